@@ -25,11 +25,12 @@ from bench.instructions import Loop, disassemble, find_disassembler, hottest_loo
 from bench.occupancy import WARP, blocks_held, launched
 from bench.record import write_result
 from tinygrad_chat.errors import BackendError
-from tinygrad_chat.kernels.cuda.launch import FOLDER, flags, source
+from tinygrad_chat.kernels.cuda.launch import FOLDER, flags, own_architecture, source
 
 NAME = "kernels"
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 REALS = ("float32", "bfloat16")
+SERIALIZED = "Potential Performance Loss"  # by ptxas, where a product by wgmma would have to wait for the one before
 USED = re.compile(
     r"Compiling entry function '(?P<kernel>\w+)' for '(?P<architecture>\w+)'.*?"
     r"(?P<stack>\d+) bytes stack frame, (?P<spill_stores>\d+) bytes spill stores, "
@@ -51,9 +52,9 @@ def measure(arguments: argparse.Namespace) -> None:
         mine = [row for row in rows if row["compiler"] == compiler]
         mine.sort(key=lambda row: -row["registers"])
         for kernel in dict.fromkeys(map(_kernel, mine)):
-            cells = {row["architecture"]: _cell(row) for row in mine if _kernel(row) == kernel}
+            cells = {row["architecture"].removesuffix("a"): _cell(row) for row in mine if _kernel(row) == kernel}
             name = f"{kernel[0]}: {kernel[1]}"
-            print(f"{name:<56} {kernel[2]:<9} " + " ".join(f"{cells[name]:>9}" for name in ARCHITECTURES))
+            print(f"{name:<56} {kernel[2]:<9} " + " ".join(f"{cells.get(name, ''):>9}" for name in ARCHITECTURES))
     _show_loops([row for row in rows if "loop" in row])
     print(f"written: {write_result(NAME, f'python -m bench {NAME}', {'rows': rows}, folder=arguments.results)}")
 
@@ -100,9 +101,15 @@ def files() -> list[tuple[str, str]]:
     ]
 
 
+def architectures_of(file: str) -> tuple[str, ...]:
+    """Return what a file is compiled for."""
+    own = own_architecture(file)
+    return ARCHITECTURES if own is None else (own,)
+
+
 def compile_by_nvcc(file: str, real: str) -> list[dict[str, Any]]:
     """Return the rows of one file for one type. Raises BackendError where nvcc refuses it or warns."""
-    targets = [f"-gencode=arch={name.replace('sm', 'compute')},code={name}" for name in ARCHITECTURES]
+    targets = [f"-gencode=arch={name.replace('sm', 'compute')},code={name}" for name in architectures_of(file)]
     command = ["nvcc", "-fatbin", "-Werror", "all-warnings", "-Xptxas", "-v", *targets, *flags(_kind(real))]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / file
@@ -110,15 +117,15 @@ def compile_by_nvcc(file: str, real: str) -> list[dict[str, Any]]:
         done = subprocess.run(
             [*command, "-o", path.with_suffix(".fatbin"), path], capture_output=True, text=True, check=False
         )
-    if done.returncode:
+    if done.returncode or SERIALIZED in done.stderr:
         raise BackendError(f"{file} for {real}: nvcc refuses it: {done.stderr.strip()}")
     return _rows("nvcc", file, real, done.stderr)
 
 
 def compile_by_nvrtc(file: str, real: str) -> list[dict[str, Any]]:
     """Return the rows of one file for one type. Raises BackendError where NVRTC refuses it or warns."""
-    compiled = [nvrtc.compile_cubin(source(file), _kind(real), name) for name in ARCHITECTURES]
-    warned = next((log for _, log in compiled if "warning" in log), None)
+    compiled = [nvrtc.compile_cubin(source(file), _kind(real), name) for name in architectures_of(file)]
+    warned = next((log for _, log in compiled if "warning" in log or SERIALIZED in log), None)
     if warned is not None:
         raise BackendError(f"{file} for {real}: NVRTC warns: {warned.strip()}")
     disassembler, rows = find_disassembler(), []

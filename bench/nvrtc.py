@@ -8,10 +8,10 @@ from importlib import metadata
 from typing import Any
 
 from tinygrad_chat.errors import BackendError
+from tinygrad_chat.kernels.cuda.cubins import ADDED_BY_CUPY
 from tinygrad_chat.kernels.cuda.launch import flags
 
 PACKAGE = "nvidia-cuda-nvrtc"
-ADDED_BY_CUPY = ("--device-as-default-execution-space", "-ftz=true")  # by CuPy 14.2's compile_using_nvrtc
 
 
 def is_installed() -> bool:

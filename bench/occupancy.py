@@ -31,17 +31,26 @@ MULTIPROCESSORS = {
     "sm_100": Multiprocessor(228 << 10),
 }
 
+FLASH = {
+    (64, "flash_attention"): (128, (48 << 10) + 512),
+    (64, "flash_delta"): (128, 0),
+    (64, "flash_backward_keys"): (128, (48 << 10) + 2048),
+    (64, "flash_backward_queries"): (128, (48 << 10) + 1536),
+    (128, "flash_attention"): (128, (80 << 10) + 256),
+    (128, "flash_delta"): (128, 0),
+    (128, "flash_backward_keys"): (128, (64 << 10) + 1024),
+    (128, "flash_backward_queries"): (128, (64 << 10) + 768),
+}
+"""(channels of a head, kernel) -> as below, whichever way products are computed"""
+
 THREADS = 256  # of a block, where nothing else is said below
 LAUNCHED = {
     ("cross_entropy.cu", "cross_entropy_at_once"): (512, 0),
-    ("flash_attention_64.cu", "flash_attention"): (128, (48 << 10) + 512),
-    ("flash_attention_64.cu", "flash_delta"): (128, 0),
-    ("flash_attention_64.cu", "flash_backward_keys"): (128, (48 << 10) + 2048),
-    ("flash_attention_64.cu", "flash_backward_queries"): (128, (48 << 10) + 1536),
-    ("flash_attention_128.cu", "flash_attention"): (128, (80 << 10) + 256),
-    ("flash_attention_128.cu", "flash_delta"): (128, 0),
-    ("flash_attention_128.cu", "flash_backward_keys"): (128, (64 << 10) + 1024),
-    ("flash_attention_128.cu", "flash_backward_queries"): (128, (64 << 10) + 768),
+    **{
+        (f"flash_{tiles}_{D}.cu", kernel): block
+        for (D, kernel), block in FLASH.items()
+        for tiles in ("attention", "warpgroups")
+    },
     ("newest_attention.cu", "attend_to_chunk"): (128, 0),
     ("newest_attention.cu", "join_chunks"): (128, 0),
 }
@@ -59,7 +68,7 @@ def blocks_held(architecture: str, *, threads: int, registers: int, shared: int)
     >>> blocks_held("sm_90", threads=256, registers=32, shared=0)
     8
     """
-    has = MULTIPROCESSORS[architecture]
+    has = MULTIPROCESSORS[architecture.removesuffix("a")]  # what sm_90a adds to sm_90 is instructions
     warps = _whole(threads, WARP)
     of_a_warp = REGISTER_UNIT * _whole(registers * WARP, REGISTER_UNIT)
     by_registers = QUARTERS * (REGISTERS // QUARTERS // of_a_warp) // warps

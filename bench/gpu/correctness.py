@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Mapping
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -21,7 +22,8 @@ from bench.gpu.products import measure_products
 from bench.gpu.stages import Record, Settings
 from bench.kernels import files
 from tinygrad_chat.backend import Compute, ProductChoices, to_host
-from tinygrad_chat.kernels.cuda.launch import flags, source
+from tinygrad_chat.kernels.cuda import flash_attention
+from tinygrad_chat.kernels.cuda.launch import load_module, own_architecture, source
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.optim import AdamW
@@ -58,6 +60,7 @@ def check_kernels(settings: Settings, record: Record) -> None:
     wrong = [] if settings.trial else compile_kernels(compute.backend.xp, compute.backend.dtypes, record)
     for dtype in compute.backend.dtypes:
         wrong += compare_with_host(Compute.choose(compute.backend, dtype=dtype), record)
+    wrong += compare_without_wgmma(compute, record)
     if wrong:
         raise turns.BenchmarkError(f"not as expected: {', '.join(wrong)}")
     measure_products(settings, record)
@@ -66,12 +69,13 @@ def check_kernels(settings: Settings, record: Record) -> None:
 def compile_kernels(xp: Any, dtypes: tuple[str, ...], record: Record) -> list[str]:
     """Compile each file for each type; return those that fail. Of kernels that no macro names, registers are told."""
     failed = []
+    architectures = {None, f"sm_{xp.cuda.Device().compute_capability}a"}
     for file, real in files():
-        if real not in {"float32", *dtypes}:
+        if real not in {"float32", *dtypes} or own_architecture(file) not in architectures:
             continue
         began = time.perf_counter()
         try:
-            module = xp.RawModule(code=source(file), options=flags(np.dtype(real)))
+            module = load_module(xp, file, np.dtype(real))
             kernels = {
                 name: [getattr(function, each, None) for each in ("num_regs", "local_size_bytes")]
                 for name in ENTRY.findall(source(file))
@@ -86,16 +90,27 @@ def compile_kernels(xp: Any, dtypes: tuple[str, ...], record: Record) -> list[st
     return failed
 
 
-def compare_with_host(compute: Compute, record: Record) -> list[str]:
-    """Compare each model's gradient, losses and logits with the reference ops on the host; return what differs."""
+def compare_without_wgmma(compute: Compute, record: Record) -> list[str]:
+    """Compare with the host what attention by mma.sync computes, on a device where it is by wgmma otherwise."""
+    if "bfloat16" not in compute.backend.dtypes or not flash_attention.has_wgmma(compute.backend.xp):
+        return []
+    with mock.patch.object(flash_attention, "WITH_WGMMA", ()):
+        return compare_with_host(Compute.choose(compute.backend, dtype="bfloat16"), record, " by mma.sync")
+
+
+def compare_with_host(compute: Compute, record: Record, way: str = "") -> list[str]:
+    """Compare each model's gradient, losses and logits with the reference ops on the host; return what differs. `way`
+    says what is special about the kernels, if anything."""
     wrong = []
     for name in MODELS:
-        what = f"{name} in {compute.dtype}"
+        what = f"{name}{way} in {compute.dtype}"
         try:
             ours, theirs = _train(name, BATCH, STEPS, compute), _on_host(name, BATCH, STEPS)
         except Exception as error:
             wrong.append(what)
-            record.say("step failed", model=name, dtype=compute.dtype, reason=f"{type(error).__name__}: {error}"[:2000])
+            record.say(
+                "step failed", model=name + way, dtype=compute.dtype, reason=f"{type(error).__name__}: {error}"[:2000]
+            )
             continue
         errors = _errors(ours[0], theirs[0])
         worst = max(errors, key=lambda key: errors[key] if np.isfinite(errors[key]) else np.inf)
@@ -106,7 +121,7 @@ def compare_with_host(compute: Compute, record: Record) -> list[str]:
         wrong += [] if close else [what]
         found = {"gradient": errors[worst], "of": worst, "losses": losses, "logits": logits}
         found |= {"limit": limit, "close": close}
-        record.say("compared with the host", model=name, dtype=compute.dtype, **found)
+        record.say("compared with the host", model=name + way, dtype=compute.dtype, **found)
     return wrong
 
 

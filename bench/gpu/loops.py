@@ -25,14 +25,17 @@ from tinygrad_chat.autograd import PendingGradient, computing_with, find_kernel
 from tinygrad_chat.backend import Backend, Compute
 from tinygrad_chat.kernels.cuda import cross_entropy, flash_attention, normalization
 
-BEFORE: dict[str, tuple[ModuleType, str, Any]] = {
-    "attention": (flash_attention, "WIDTHS", ()),  # products around a softmax, with the scores in memory
-    "cross_entropy": (cross_entropy, "PIECES", 0),  # logits are read again for the gradient
-    "add_layernorm": (normalization, "MOST_HELD", 0),  # rows are read again for the gradients of gain and bias
+OURS, OLD, BY_MMA, REFERENCE = "ours", "ours before", "ours by mma.sync", "reference"
+BEFORE: dict[str, dict[str, tuple[ModuleType, str, Any]]] = {
+    "attention": {
+        OLD: (flash_attention, "WIDTHS", ()),  # products around a softmax, with the scores in memory
+        BY_MMA: (flash_attention, "WITH_WGMMA", ()),  # on a device where tiles are multiplied by wgmma
+    },
+    "cross_entropy": {OLD: (cross_entropy, "PIECES", 0)},  # logits are read again for the gradient
+    "add_layernorm": {OLD: (normalization, "MOST_HELD", 0)},  # rows are read again for the gradients of gain and bias
 }
-"""op -> a number of its launcher, and the value with which it takes the kernels that it had before, in bfloat16"""
+"""op -> version -> a number of its launcher, and the value with which it takes other kernels, in bfloat16"""
 
-OURS, OLD, REFERENCE = "ours", "ours before", "reference"
 AGREEING = {"float32": 1e-3, "bfloat16": 2e-2}  # of each result's norm
 REPEATED = 5  # in a round
 
@@ -83,8 +86,10 @@ def compare(loop: Loop, compute: Compute, rounds: int, record: Record) -> None:
     with computing_with(compute):
         kernel = find_kernel(loop.op, loop.op.reference, inputs[0])
     versions: dict[str, Callable[[], list[Any]]] = {OURS: partial(_both_ways, kernel, inputs, loop.options)}
-    if name in BEFORE and compute.dtype == "bfloat16":
-        versions[OLD] = partial(_as_before, name, versions[OURS])
+    if compute.dtype == "bfloat16":
+        for version, changed in BEFORE.get(name, {}).items():
+            if version != BY_MMA or flash_attention.has_wgmma(backend.xp):
+                versions[version] = partial(_with, *changed, versions[OURS])
     if compute.dtype == "float32":
         versions[REFERENCE] = partial(_both_ways, loop.op.reference, inputs, loop.options)
     with computing_with(compute):
@@ -114,8 +119,7 @@ def _as_tuple(gradients: Any) -> tuple[Any, ...]:
     return gradients if isinstance(gradients, tuple) else (gradients,)
 
 
-def _as_before(name: str, run: Callable[[], list[Any]]) -> list[Any]:
-    module, number, value = BEFORE[name]
+def _with(module: ModuleType, number: str, value: Any, run: Callable[[], list[Any]]) -> list[Any]:
     with mock.patch.object(module, number, value):
         return run()
 

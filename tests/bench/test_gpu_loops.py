@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,18 @@ def test_what_a_loop_was_before_is_made_of_other_kernels(name: str, monkeypatch:
     assert ours >= NEW[name]
     assert not before & NEW[name]
     assert before - ours
+
+
+@needs_compiler
+def test_attention_by_wgmma_takes_turns_with_attention_by_mma_sync(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    files, original, record = [], launching._function, record_of("loops", tmp_path)
+    monkeypatch.setattr(launching, "_function", lambda xp, file, *rest: files.append(file) or original(xp, file, *rest))
+    with standing_in(compute_capability="90"):
+        loops.compare(loop_of("attention"), Compute.choose(DEVICE, dtype="bfloat16"), 1, record)
+    assert [line["version"] for line in record.lines()] == ["ours", "ours before", "ours by mma.sync"]
+    by_wgmma, before, by_mma = "flash_warpgroups_64.cu", "attention.cu", "flash_attention_64.cu"
+    turns_taken = [file for file, _ in itertools.groupby(files)]
+    assert turns_taken == 2 * [by_wgmma, before, by_mma]
 
 
 @needs_compiler

@@ -17,7 +17,7 @@ from tests.cuda_on_cpu.places import needs_compiler
 from tests.profiles import DEEP
 from tests.upstream import NANOCHAT_DIR, needs_upstream
 from tinygrad_chat.backend import Compute
-from tinygrad_chat.kernels.cuda import attention, flash_attention, newest_attention
+from tinygrad_chat.kernels.cuda import attention, flash_attention, launch, newest_attention
 
 
 class Worker:
@@ -120,14 +120,41 @@ def test_kernels_are_compared_with_the_host_and_a_wrong_one_is_told(
 
 
 @needs_compiler
+def test_where_attention_is_by_wgmma_models_are_compared_by_mma_sync_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    files, load = [], launch.load_module
+    monkeypatch.setattr(launch, "load_module", lambda xp, file, real: files.append(file) or load(xp, file, real))
+    monkeypatch.setattr(correctness, "STEPS", 1)
+    monkeypatch.setattr(correctness, "BATCH", 1)
+    monkeypatch.setattr(correctness, "MODELS", {"GPT-2": correctness.MODELS["GPT-2"]})
+    record = Record(tmp_path / "stage.jsonl")
+    with standing_in():
+        assert correctness.compare_without_wgmma(Compute.choose(DEVICE), record) == []
+    assert record.lines() == []
+    for cache in (launch._module, launch._function):
+        cache.cache_clear()
+    with standing_in(compute_capability="90"):
+        assert correctness.compare_without_wgmma(Compute.choose(DEVICE), record) == []
+    assert [(line["model"], line["close"]) for line in record.lines()] == [("GPT-2 by mma.sync", True)]
+    assert "flash_attention_64.cu" in files
+    assert "flash_warpgroups_64.cu" not in files
+
+
+@needs_compiler
 def test_every_file_of_kernels_is_compiled_for_every_type_and_one_that_fails_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    record = Record(tmp_path / "stage.jsonl")
-    with standing_in():
+    record, older = (Record(tmp_path / name) for name in ("stage.jsonl", "older.jsonl"))
+    with standing_in(compute_capability="90"):
         assert correctness.compile_kernels(DEVICE.xp, ("bfloat16", "tf32"), record) == []
         assert [(line["file"], line["real"]) for line in record.lines()] == correctness.files()
-        monkeypatch.setattr(correctness, "source", lambda file: "nonsense" if file == "sums.cu" else "")
+    with standing_in():
+        assert correctness.compile_kernels(DEVICE.xp, ("bfloat16", "tf32"), older) == []
+        left_out = {line["file"] for line in record.lines()} - {line["file"] for line in older.lines()}
+        assert left_out == {"flash_warpgroups_64.cu", "flash_warpgroups_128.cu"}
+        for module in (correctness, launch):
+            monkeypatch.setattr(module, "source", lambda file: "nonsense" if file == "sums.cu" else "")
         monkeypatch.setattr(correctness, "ENTRY", correctness.re.compile("(no kernel)"))
         assert correctness.compile_kernels(DEVICE.xp, ("float32",), record) == ["sums.cu for float32"]
 

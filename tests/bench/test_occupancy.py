@@ -10,7 +10,7 @@ from bench.kernels import files
 from bench.occupancy import LAUNCHED, MULTIPROCESSORS, blocks_held, launched
 from tests.catalogue import CATALOGUE
 from tests.cuda_on_cpu.device import DEVICE, standing_in
-from tests.cuda_on_cpu.places import needs_compiler
+from tests.cuda_on_cpu.places import HOSTS, needs_compiler
 from tests.kernels.test_cuda import CORNERS, compare, drawn, loss_case, moved
 from tests.kernels.test_cuda_muon import Stack
 from tests.kernels.test_flash_attention import CALLS, compute
@@ -74,9 +74,11 @@ def test_the_blocks_that_are_counted_with_are_those_that_are_launched(monkeypatc
         load_kernels("cuda")[write_columns](key, value, keys, values, 2)
         for R, K in ((8, 16), (16, 8)):
             Stack.draw(2, R, K).update(load_kernels("cuda")[update_matrices], DEVICE)
-        for D in flash_attention.WIDTHS:
-            call = CALLS["several tiles and sequences"]
-            compute(DEVICE, call, call.inputs(D))
+    for compute_capability in HOSTS.values():
+        with standing_in(compute_capability=compute_capability):
+            for D in flash_attention.WIDTHS:
+                call = CALLS["several tiles and sequences"]
+                compute(DEVICE, call, call.inputs(D))
     assert {file for file, _ in seen} == {file for file, _ in files()} - {"adamw.cu"}  # no op
     assert seen.keys() >= LAUNCHED.keys()
     assert {place: max(blocks) for place, blocks in seen.items()} == {place: launched(*place) for place in seen}

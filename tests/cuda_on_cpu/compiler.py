@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -70,9 +71,11 @@ def shared_library(code: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
 
 
 class RawModule:
-    """As `cupy.RawModule`: CUDA C++ source, compiled."""
+    """As `cupy.RawModule`: CUDA C++ source, compiled, or a cubin of `Nvrtc`'s."""
 
-    def __init__(self, *, code: str, options: Sequence[str]) -> None:
+    def __init__(self, *, code: str = "", options: Sequence[str] = (), path: str | None = None) -> None:
+        if path is not None:
+            code, options = json.loads(Path(path).read_bytes())
         expanded = preprocessed(code, options)
         self.parameters = {
             name: [parameter.split()[-1].strip("*") for parameter in parameters.split(",") if parameter.strip()]
@@ -93,6 +96,43 @@ class RawModule:
     def variable(self, name: str, kind: Any) -> Any:
         """Return a variable of the emulation, of a type of ctypes; all libraries have it in common."""
         return kind.in_dll(self._library, name)
+
+
+class Nvrtc:
+    """As `cupy.cuda.nvrtc`: a cubin is the source and the host's options, to be compiled when it is loaded."""
+
+    NOT_THE_HOST_S = ("--device-as-default-execution-space", "-ftz=true")
+
+    def __init__(self) -> None:
+        self._programs: dict[int, list[Any]] = {}
+
+    def getVersion(self) -> tuple[int, int]:  # noqa: N802
+        return 13, 0
+
+    def createProgram(self, src: str, name: str, headers: Sequence[str], include_names: Sequence[str]) -> int:  # noqa: N802
+        assert (name, headers, include_names) == ("", (), ())
+        number = max(self._programs, default=0) + 1
+        self._programs[number] = [src, None, ""]
+        return number
+
+    def compileProgram(self, prog: int, options: Sequence[str]) -> None:  # noqa: N802
+        """Raise RuntimeError for code that has one architecture's instructions and is compiled for another."""
+        program = self._programs[prog]
+        (architecture,) = (option for option in options if option.startswith("-arch="))
+        assert set(self.NOT_THE_HOST_S) <= set(options), "an option that CuPy gives all others is missing"
+        if "#define WARPGROUPS" in program[0] and architecture != "-arch=sm_90a":
+            program[2] = f"wgmma: not for {architecture}"
+            raise RuntimeError("NVRTC_ERROR_COMPILATION (6)")
+        program[1] = [option for option in options if option not in (architecture, *self.NOT_THE_HOST_S)]
+
+    def getCUBIN(self, prog: int) -> bytes:  # noqa: N802
+        return json.dumps(self._programs[prog][:2]).encode()
+
+    def getProgramLog(self, prog: int) -> str:  # noqa: N802
+        return self._programs[prog][2]
+
+    def destroyProgram(self, prog: int) -> None:  # noqa: N802
+        del self._programs[prog]
 
 
 def preprocessed(code: str, options: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ import ml_dtypes  # noqa: F401 - makes NumPy know bfloat16
 import numpy as np
 
 from tests.cuda_on_cpu import tape
-from tests.cuda_on_cpu.compiler import FOLDER, Kernel, RawModule, memory_around, shared_library, with_margins
+from tests.cuda_on_cpu.compiler import FOLDER, Kernel, Nvrtc, RawModule, memory_around, shared_library, with_margins
 from tinygrad_chat.backend import Backend, Recorder, registry
 from tinygrad_chat.kernels.cuda import cublas, cublas_lt
 
@@ -41,20 +41,20 @@ def _wait(what: str) -> None:
 
 
 @contextmanager
-def standing_in(*, capturing: bool = False) -> Iterator[None]:
+def standing_in(*, capturing: bool = False, compute_capability: str = "80") -> Iterator[None]:
     """Within this context the package knows `DEVICE`, and its products are computed by tests/cuda_on_cpu/cublas.cpp and
     cublas_lt.cpp.
 
-    If `capturing`, the device has a recorder.
+    If `capturing`, the device has a recorder. With a compute capability of 9.0, "90", it has wgmma.
     """
     loaders = cublas.load_library, cublas_lt.load_library
     registry._backend_of_type[DeviceArray] = DEVICE
     cublas.load_library = cublas_lt.load_library = lambda xp: _Cublas(products_library())
-    DEVICE.captures = capturing
+    DEVICE.captures, DEVICE.compute_capability = capturing, compute_capability
     try:
         yield
     finally:
-        DEVICE.captures = False
+        DEVICE.captures, DEVICE.compute_capability = False, "80"
         del registry._backend_of_type[DeviceArray]
         cublas.load_library, cublas_lt.load_library = loaders
 
@@ -242,6 +242,8 @@ class Namespace:
         runtime=SimpleNamespace(getDevice=lambda: 0, getDeviceProperties=lambda device: {"l2CacheSize": 1 << 20}),
         get_current_stream=lambda: SimpleNamespace(ptr=0, is_capturing=tape.is_capturing),
         alloc=lambda size: _Memory(size),
+        Device=lambda: SimpleNamespace(compute_capability=DEVICE.compute_capability),
+        nvrtc=Nvrtc(),
     )
 
     def __getattr__(self, name: str) -> Any:
@@ -276,6 +278,7 @@ class Device(Backend):
     kernel_sets = ("cuda",)
     dtypes = ("float32", "bfloat16", "tf32")
     captures = False
+    compute_capability = "80"
 
     def to_host(self, array: np.ndarray) -> np.ndarray:
         """Wait for the device."""

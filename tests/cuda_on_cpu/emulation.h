@@ -40,6 +40,7 @@ namespace emulated {
 constexpr int WARP = 32;
 constexpr unsigned int WHOLE = ~0u;
 constexpr size_t STACK = 64 << 10;
+constexpr size_t SHARED_ALIGNMENT = 1024;  // as DYNAMIC_SHARED asks for
 enum class Waits { nothing, barrier, warp, over };
 
 struct Warp {
@@ -112,12 +113,15 @@ inline bool ready(const Fibre& fibre) {
 
 void begin_tensor_cores(int threads);
 void end_tensor_cores();
+void begin_warpgroups(int threads);
+void end_warpgroups();
 
 inline void run_block() {
     if (&__start_cuda_shared != &__stop_cuda_shared) std::memset(&__start_cuda_shared, 0xff, &__stop_cuda_shared - &__start_cuda_shared);
     std::fill(dynamic_room.begin(), dynamic_room.end(), '\xff');
     const int threads = block.x * block.y * block.z;
     begin_tensor_cores(threads);
+    begin_warpgroups(threads);
     if (fibres.size() != static_cast<size_t>(threads)) fibres = std::vector<Fibre>(threads);
     warps.assign((threads + WARP - 1) / WARP, Warp());
     for (int rank = 0; rank < threads; ++rank) {
@@ -149,7 +153,11 @@ inline void run_block() {
             over += fibre.waits == Waits::over;
             at_barrier += fibre.waits == Waits::barrier;
         }
-        if (over == threads) return end_tensor_cores();
+        if (over == threads) {
+            end_tensor_cores();
+            end_warpgroups();
+            return;
+        }
         if (moved) continue;
         if (at_barrier == threads) {
             for (Fibre& fibre : fibres) fibre.waits = Waits::nothing;
@@ -163,8 +171,8 @@ inline void run_block() {
 
 inline void run_grid(dim3 grid_size, dim3 block_size, size_t shared, bool last_first, void (*function)(void*), void* data) {
     grid = grid_size, block = block_size, body = function, body_data = data;
-    dynamic_room.resize(shared + 2 * 128);
-    dynamic_memory = dynamic_room.data() + (128 - reinterpret_cast<uintptr_t>(dynamic_room.data()) % 128);
+    dynamic_room.resize(shared + 2 * SHARED_ALIGNMENT);
+    dynamic_memory = dynamic_room.data() + SHARED_ALIGNMENT - reinterpret_cast<uintptr_t>(dynamic_room.data()) % SHARED_ALIGNMENT;
     dynamic_size = shared;
     failure.clear();
     const unsigned int blocks = grid.x * grid.y * grid.z;
@@ -268,3 +276,4 @@ const char* call(void (*kernel)(A...), void** values, const char* letters, dim3 
 }  // namespace emulated
 
 #include "tensor_cores.h"
+#include "warpgroups.h"

@@ -14,13 +14,15 @@ from tinygrad_chat.errors import BackendError
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to run kernels on the host with")
 PLACES = [pytest.param("host", marks=needs_compiler), pytest.param("gpu", marks=pytest.mark.gpu)]
+HOSTS = {"host": "80", "host with wgmma": "90"}
+"""Places on the host, and the compute capabilities that they stand in for."""
 
 
 @contextmanager
 def open_place(name: str) -> Iterator[Backend]:
     """Provide the back end of a place; skip the test where there is no GPU."""
-    if name == "host":
-        with standing_in():
+    if name in HOSTS:
+        with standing_in(compute_capability=HOSTS[name]):
             yield DEVICE
         return
     try:

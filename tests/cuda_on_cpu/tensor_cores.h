@@ -8,8 +8,8 @@
 #pragma once
 
 extern "C" {
-inline bool copies_arrive_at_once = false;
-inline long long bank_conflicts = 0, products = 0;
+[[gnu::used]] inline bool copies_arrive_at_once = false;  // in every library, for the tests
+[[gnu::used]] inline long long bank_conflicts = 0, products = 0;
 }
 
 namespace emulated {
@@ -35,6 +35,9 @@ struct Copies {
     std::vector<std::vector<Copy>> groups;
 };
 inline std::vector<Copies> copies;
+
+void hide_from_products(void* to, size_t size);  // warpgroups.h
+void note_arrival(void* to, size_t size);
 
 inline void begin_tensor_cores(int threads) {
     boards.resize((threads + WARP - 1) / WARP);
@@ -70,12 +73,16 @@ inline float half_of(unsigned int pair, int second) {
     return __uint_as_float(second ? pair & 0xffff0000u : pair << 16);
 }
 
-inline void arrive(const Copy& copy) { std::memcpy(copy.to, copy.bytes, copy.size); }
+inline void arrive(const Copy& copy) {
+    std::memcpy(copy.to, copy.bytes, copy.size);
+    note_arrival(copy.to, copy.size);
+}
 
 inline void begin_copy(void* to, const void* from, size_t size, bool there) {
     expect_in_shared_memory(to, size);
     if (reinterpret_cast<uintptr_t>(from) % size)
         throw std::runtime_error("a copy from a place that is not at " + std::to_string(size) + " bytes");
+    hide_from_products(to, size);
     Copy copy{to, size, {}};
     if (there) std::memcpy(copy.bytes, from, size);
     if (copies_arrive_at_once) return arrive(copy);
@@ -86,6 +93,11 @@ inline void begin_copy(void* to, const void* from, size_t size, bool there) {
 }  // namespace emulated
 
 #define DYNAMIC_SHARED(name) unsigned char* name = reinterpret_cast<unsigned char*>(emulated::dynamic_memory)
+
+// As an address within the block's shared memory.
+inline unsigned int shared_address(const void* place) {
+    return static_cast<unsigned int>(static_cast<const char*>(place) - emulated::dynamic_memory);
+}
 
 inline void copy_async(void* to, const void* from, bool there = true) { emulated::begin_copy(to, from, 16, there); }
 

@@ -102,6 +102,35 @@ extern "C" __global__ void behind() {
     DYNAMIC_SHARED(memory);
     memory[32 + threadIdx.x] = 0;
 }
+// A product by wgmma of 64 x 16 with 16 x 128: rows of left and columns of right are 128 bytes apart; right by its rows
+// has 64 columns together, and the others 2048 bytes further. `missing` is left out, `bits` are changed.
+extern "C" __global__ void multiplied_by_four_warps(const float* left, const float* right, float* out,
+                                                    long long by_rows, long long missing, long long bits) {
+    DYNAMIC_SHARED(memory);
+    const int lines = by_rows ? 32 : 128;  // of right, of 128 bytes
+    for (int i = threadIdx.x; i < (64 + lines) * 8; i += 128) {
+        const int row = i / 8, piece = i % 8;
+        const float* from = (row < 64 ? left + row * 32 : right + (row - 64) * 32) + piece * 4;
+        copy_async(memory + row * 128 + 16 * (piece ^ row % 8), from);
+    }
+    end_group_of_copies();
+    wait_for_copies<0>();
+    if (missing != 1) show_copies();
+    __syncthreads();
+    const unsigned long long swizzled = 1ull << 62 | 64ull << 32 | (2048ull / 16) << 16;
+    const unsigned long long a = swizzled ^ bits | shared_address(memory) / 16, b = swizzled | 64 * 128 / 16;
+    float sums[16][4] = {};
+    if (missing != 2) fence_products();
+    if (by_rows) begin_product<true>(sums, a, b);
+    else begin_product<false>(sums, a, b);
+    const float early = sums[0][0];
+    if (missing != 3) end_group_of_products();
+    if (missing != 4) wait_for_products<0>();
+    const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, column = 2 * (threadIdx.x % 4);
+    for (int n = 0; n < 16; ++n)
+        for (int i = 0; i < 4; ++i) out[128 * (row + 8 * (i / 2)) + 8 * n + column + i % 2] = sums[n][i];
+    if (early == early) out[0] = 0.5f;
+}
 extern "C" __global__ void contested(float* out) { out[blockIdx.x / 2] = blockIdx.x; }
 extern "C" __global__ void overheard(const float* x, float* out) { out[blockIdx.x] = x[blockIdx.x] + out[0]; }
 extern "C" __global__ void doubled(float* x) { x[blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z)] *= 2; }
@@ -224,6 +253,59 @@ def test_an_assertion_that_a_gpu_would_spend_time_on_is_refused():
     code = 'extern "C" __global__ void asserted() { assert(threadIdx.x < 32); }'
     with pytest.raises(EmulationError, match="assert"):
         RawModule(code=code, options=())
+
+
+def multiply_by_four_warps(module: RawModule, by_rows: bool, *, missing: int = 0, bits: int = 0) -> tuple[Any, Any]:
+    """Return what the kernel leaves, and what it should."""
+    random = np.random.default_rng(0)
+    left, right = (random.integers(-3, 4, (n, 64)).astype(ml_dtypes.bfloat16) for n in (64, 32 if by_rows else 128))
+    out, kernel = np.zeros((64, 128), np.float32), module.get_function("multiplied_by_four_warps")
+    options = map(np.int64, (by_rows, missing, bits))
+    kernel((1,), (128,), (aligned(left), aligned(right), out, *options), shared_mem=(64 + len(right)) * 128)
+    depth = np.concatenate([right[:16], right[16:]], axis=1) if by_rows else right[:, :16].T
+    return out, left[:, :16].astype(np.float32) @ depth.astype(np.float32)
+
+
+def aligned(x: np.ndarray) -> np.ndarray:
+    """Return a copy, as pairs of numbers, from which 16 bytes may be copied at once."""
+    pairs = x.view(np.float32)
+    copy = with_margins(pairs)
+    copy[...] = pairs
+    return copy
+
+
+@pytest.mark.profile("ci")
+@pytest.mark.parametrize("by_rows", [True, False])
+def test_four_warps_multiply_what_descriptors_say(module: RawModule, by_rows: bool):
+    found, wanted = multiply_by_four_warps(module, by_rows)
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [(2, "a product that was begun without a fence"), (3, "nobody has waited"), (4, "nobody has waited")],
+)
+def test_a_product_of_four_warps_without_its_fence_group_or_wait_is_told(module: RawModule, missing: int, message: str):
+    with pytest.raises(EmulationError, match=message):
+        multiply_by_four_warps(module, True, missing=missing)
+
+
+def test_four_warps_do_not_see_copies_that_nobody_has_shown(module: RawModule):
+    assert np.isnan(multiply_by_four_warps(module, True, missing=1)[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("bits", "message"),
+    [
+        (-1 << 62, "a layout other than that swizzled by 128 bytes"),
+        (1 << 49, "a descriptor with other bits set"),
+        (8, "a factor that does not begin where swizzling does"),
+        (0x2000, "a factor outside of the block's shared memory"),
+    ],
+)
+def test_a_descriptor_that_describes_nothing_is_told(module: RawModule, bits: int, message: str):
+    with pytest.raises(EmulationError, match=message):
+        multiply_by_four_warps(module, True, bits=bits)
 
 
 @pytest.mark.parametrize(("name", "arrays"), [("contested", 1), ("overheard", 2)])

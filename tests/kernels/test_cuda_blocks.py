@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from bench.kernels import files
 from tests.catalogue import CATALOGUE
 from tests.cuda_on_cpu.compiler import RawModule, both_orders
 from tests.cuda_on_cpu.device import DEVICE, standing_in
-from tests.cuda_on_cpu.places import needs_compiler
+from tests.cuda_on_cpu.places import HOSTS, needs_compiler
 from tests.kernels.test_cuda import CORNERS, TYPES, compare, drawn, loss_case, moved
 from tests.kernels.test_cuda_muon import Stack
 from tests.kernels.test_flash_attention import CALLS, compute
@@ -56,7 +58,8 @@ def test_every_kernel_gives_the_same_bits_whichever_of_its_blocks_comes_first(
             Stack.draw(*shape).update(kernels[update_matrices], DEVICE, copy=real, factors=np.dtype(real))
         (key, keys), (value, values) = ([moved(DEVICE, drawn(2, T, 40), real) for T in (3, 30)] for _ in range(2))
         kernels[write_columns](key, value, keys, values, 7)
-        for D in flash_attention.WIDTHS if real == "bfloat16" else ():
+        for D, compute_capability in product(flash_attention.WIDTHS, HOSTS.values() if real == "bfloat16" else ()):
+            monkeypatch.setattr(DEVICE, "compute_capability", compute_capability)
             call = CALLS["several tiles and sequences"]
             query, key, value, d_out = call.inputs(D)
             together = np.split(DEVICE.xp.asarray(np.concatenate([query, key, value], axis=2)), 3, axis=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+from unittest import mock
 
 import ml_dtypes
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cuda_on_cpu.places import PLACES, needs_compiler, open_place
+from tests.cuda_on_cpu.places import HOSTS, PLACES, needs_compiler, open_place
 from tests.profiles import CI
 from tinygrad_chat import ops
 from tinygrad_chat.backend import Backend
@@ -73,17 +74,31 @@ CALLS = {
     "documents of which nothing is later": Call(1, 70, 140, 1, 1, causal=False, documents=(80, 130)),
 }
 
+AT_ONCE = {"80": [(True, False)], "90": [(True, False), (False, True), (True, True)]}
+"""Compute capability -> whether copies arrive at once, and products, of which only those of wgmma may be late."""
 
-@pytest.fixture(scope="module", params=PLACES)
+
+BY_MMA = "gpu by mma.sync"  # even where it has wgmma
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("host with wgmma", marks=needs_compiler),
+        *PLACES,
+        pytest.param(BY_MMA, marks=pytest.mark.gpu),
+    ],
+)
 def device(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    with open_place(request.param) as backend:
+    place, with_wgmma = ("gpu", ()) if request.param == BY_MMA else (request.param, flash_attention.WITH_WGMMA)
+    with open_place(place) as backend, mock.patch.object(flash_attention, "WITH_WGMMA", with_wgmma):
         yield backend
 
 
-@pytest.fixture
-def host() -> Iterator[Backend]:
+@pytest.fixture(params=HOSTS)
+def host(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The stand-in, which counts what a GPU would do."""
-    with open_place("host") as backend:
+    with open_place(request.param) as backend:
         yield backend
 
 
@@ -109,8 +124,8 @@ def expect_close(found: list[np.ndarray], wanted: list[np.ndarray]) -> None:
 
 def counter(device: Backend, D: int, name: str) -> Any:
     """Return a variable of the emulation, once the kernels for heads of D channels have been compiled."""
-    module = launch._module(device.xp, f"flash_attention_{D}.cu", BFLOAT16)
-    return module.variable(name, ctypes.c_bool if name == "copies_arrive_at_once" else ctypes.c_longlong)
+    module = launch._module(device.xp, flash_attention.chosen_file(device.xp, D, BFLOAT16), BFLOAT16)
+    return module.variable(name, ctypes.c_bool if name.endswith("_at_once") else ctypes.c_longlong)
 
 
 @CI
@@ -191,18 +206,23 @@ def test_the_same_call_leaves_the_same_bits(device: Backend, D: int):
 @needs_compiler
 @WIDTHS
 @pytest.mark.parametrize("name", CALLS)
-def test_copies_that_arrive_at_once_or_late_leave_the_same_bits_and_no_bank_is_asked_twice(
-    host: Backend, D: int, name: str
+def test_copies_and_products_at_once_or_late_leave_the_same_bits_and_no_bank_is_asked_twice(
+    host: Any, D: int, name: str
 ):
     call, inputs = CALLS[name], CALLS[name].inputs(D)
     late = compute(host, call, inputs)
-    at_once, conflicts = (counter(host, D, name) for name in ("copies_arrive_at_once", "bank_conflicts"))
-    at_once.value, conflicts.value = True, 0
-    try:
-        for first, again in zip(late, compute(host, call, inputs), strict=True):
-            np.testing.assert_array_equal(first, again)
-    finally:
-        at_once.value = False
+    switches = [counter(host, D, name) for name in ("copies_arrive_at_once", "products_run_at_once")]
+    conflicts = counter(host, D, "bank_conflicts")
+    conflicts.value = 0
+    for at_once in AT_ONCE[host.compute_capability]:
+        try:
+            for switch, on in zip(switches, at_once, strict=True):
+                switch.value = on
+            for first, again in zip(late, compute(host, call, inputs), strict=True):
+                np.testing.assert_array_equal(first, again)
+        finally:
+            for switch in switches:
+                switch.value = False
     assert conflicts.value == 0
 
 

@@ -77,8 +77,8 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[tape.Tape]:
     return found
 
 
-def shared_rows(model: GPT) -> SharedRows:
-    rows = rows_of(model, MOST_ROWS, cached=True, prefix_bytes=0)
+def shared_rows(model: GPT, prefix_bytes: int = 0) -> SharedRows:
+    rows = rows_of(model, MOST_ROWS, cached=True, prefix_bytes=prefix_bytes)
     assert isinstance(rows, SharedRows)
     return rows
 
@@ -233,16 +233,21 @@ def test_other_ops_and_those_that_are_watched_are_not_repeated(monkeypatch: pyte
     assert len(repeated) == 1
 
 
-def test_rows_that_have_not_joined_yet_end_no_recording():
-    model = build({})
-    rows = shared_rows(model)
-    rows.join([[1, 2, 3]])
-    for _ in range(EAGER_STEPS + 1):
-        rows.step([4])
-    recorded = len(rows._cache.recorded)
-    for _ in range(EAGER_STEPS + 1):
-        rows.join([[7]])  # a step of one token, too
-    assert len(rows._cache.recorded) == recorded == 1
+def test_rows_that_have_not_joined_yet_are_read_eagerly():
+    """With a known prefix they read one token, too, but into other memory."""
+    found = []
+    for recording in (False, True):
+        rows = shared_rows(build({}, recording=recording), prefix_bytes=1 << 20)
+        rows.join([[1, 2, 3]])
+        for _ in range(EAGER_STEPS + 1):
+            rows.step([4])
+        rows.leave(0)
+        for last in (9, 10):
+            found.append(DEVICE.to_host(rows.join([[1, 2, 3, last]])[1]).copy())
+        found.append(DEVICE.to_host(rows.step([5, 6])).copy())
+        assert not recording or len(rows._cache.recorded) == 1
+    for ours, theirs in zip(found[:3], found[3:], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_cache_that_grows_lets_go_of_its_old_memory(monkeypatch: pytest.MonkeyPatch):

@@ -28,6 +28,7 @@ TESTS_OF = {
     ),
     "kernels/cuda/muon.py": ("tests/kernels/test_cuda_muon.py",),
     "kernels/cuda/muon.cu": ("tests/kernels/test_cuda_muon.py",),
+    "kernels/cuda/cubins.py": ("tests/kernels/test_cubins.py",),
     "kernels/cuda/cache.py": ("tests/kernels/test_cuda_generation.py",),
     "kernels/cuda/cache.cu": ("tests/kernels/test_cuda_generation.py",),
     "kernels/cuda/newest_attention.cu": ("tests/kernels/test_cuda.py", "tests/kernels/test_cuda_generation.py"),

@@ -202,6 +202,11 @@ FAULTS = {
             "self._left[: len(buffer)], self._right, buffer",
         ),
     },
+    "kernels/cuda/cubins.py": {
+        "a cubin of another compiler is as good": ("repr((code, given, nvrtc.getVersion()))", "repr((code, given))"),
+        "a cubin is not compiled as CuPy compiles others": ("(*options, *ADDED_BY_CUPY, f", "(*options, f"),
+        "a program is never destroyed": ("nvrtc.destroyProgram(program)", "pass"),
+    },
     "kernels/cuda/flash_attention.cuh": {
         "a window begins a tile late": (
             "max(position(min(query, T - 1)) + 1 - window, 0);",

@@ -93,7 +93,10 @@ def test_losses_are_those_of_the_host_and_nobody_waits(device: Backend, variant,
 
 
 @pytest.mark.profile("ci")
-def test_flash_attention_trains_as_the_host_does(device: Backend, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("by_wgmma", [False, True])
+def test_flash_attention_trains_as_the_host_does(device: Backend, by_wgmma: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(DEVICE, "compute_capability", "90")
+    monkeypatch.setattr(flash_attention, "WITH_WGMMA", flash_attention.WITH_WGMMA if by_wgmma else ())
     taken, flash = [], flash_attention.attention
     monkeypatch.setattr(
         flash_attention, "attention", lambda *inputs, **options: taken.append(1) or flash(*inputs, **options)

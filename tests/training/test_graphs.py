@@ -138,7 +138,10 @@ def test_recorded_steps_leave_the_bits_of_eager_ones(
 
 
 @pytest.mark.profile("ci")
-def test_flash_attention_within_documents_is_recorded_too(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("by_wgmma", [False, True])
+def test_flash_attention_within_documents_is_recorded_too(by_wgmma: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(DEVICE, "compute_capability", "90")
+    monkeypatch.setattr(flash_attention, "WITH_WGMMA", flash_attention.WITH_WGMMA if by_wgmma else ())
     replayed, taken, flash = replays(monkeypatch), [], flash_attention.attention
 
     def watched(*inputs: Any, document_starts: Any, **options: Any) -> Any:

@@ -141,13 +141,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int head = blockIdx.y, batch = blockIdx.z;
     const Shape shape = shape_of(T, S, heads, shared, causal, window, starts, batch);
     DYNAMIC_SHARED(memory);
-    bfloat16* query_tile = reinterpret_cast<bfloat16*>(memory);
-    bfloat16* key_tiles = query_tile + FORWARD_QUERIES * D;  // two of keys, two of values: one read, one on its way
-    bfloat16* value_tiles = key_tiles + 2 * FORWARD_KEYS * D;
-    int* first_keys_here = reinterpret_cast<int*>(value_tiles + 2 * FORWARD_KEYS * D);
+    const Tile<FORWARD_QUERIES> query_tile{reinterpret_cast<bfloat16*>(memory)};
+    const Tile<FORWARD_KEYS> key_tiles{query_tile.behind(1)};  // two of keys, two of values: one read, one on its way
+    const Tile<FORWARD_KEYS> value_tiles{key_tiles.behind(2)};
+    int* first_keys_here = reinterpret_cast<int*>(value_tiles.behind(2));
 
     const int begin = (gridDim.x - 1 - blockIdx.x) * FORWARD_QUERIES;  // the last queries see most: they come first
-    const int first_row = threadIdx.x / WARP * 16 * M;
     const auto queries = rows_of(query, query_batch, query_row, batch, head, shape.T);
     const auto keys = rows_of(key, key_batch, key_row, batch, head / shape.shared, shape.S);
     const auto values = rows_of(value, value_batch, value_row, batch, head / shape.shared, shape.S);
@@ -155,46 +154,43 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int first_tile = first_keys.least / FORWARD_KEYS;
     const int end_tile = (shape.end_of_keys(begin + FORWARD_QUERIES) + FORWARD_KEYS - 1) / FORWARD_KEYS;
     const auto fetch_tile = [&](int tile, int stage) {
-        const int place = stage * FORWARD_KEYS * D;
-        fetch<FORWARD_KEYS>(key_tiles + place, keys, tile * FORWARD_KEYS);
-        fetch<FORWARD_KEYS>(value_tiles + place, values, tile * FORWARD_KEYS);
+        fetch(key_tiles.at(stage), keys, tile * FORWARD_KEYS);
+        fetch(value_tiles.at(stage), values, tile * FORWARD_KEYS);
     };
 
-    fetch<FORWARD_QUERIES>(query_tile, queries, begin);
+    fetch(query_tile, queries, begin);
     fetch_tile(first_tile, 0);
     end_group_of_copies();
-    wait_for_copies<0>();
+    receive_copies();
     __syncthreads();
-    Fragment query_fragments[M][D / 16];
+    const KeptRows<M> queries_here(query_tile);
     Sums<M, D / 8> sums;  // of values, weighted by exponentials of scores less the largest so far
     float largest[M][2], total[M][2] = {};
 #pragma unroll
-    for (int m = 0; m < M; ++m) {
-        largest[m][0] = largest[m][1] = LOWEST;
-#pragma unroll
-        for (int k = 0; k < D / 16; ++k) query_fragments[m][k] = left_fragment(query_tile, first_row + 16 * m, k);
-    }
+    for (int m = 0; m < M; ++m) largest[m][0] = largest[m][1] = LOWEST;
     for (int tile = first_tile, stage = 0; tile < end_tile; ++tile, stage ^= 1) {
-        wait_for_copies<0>();
+        receive_copies();
         __syncthreads();  // all have copied this tile and have read the one whose place the next takes
         if (tile + 1 < end_tile) fetch_tile(tile + 1, stage ^ 1);
         end_group_of_copies();
-        const int place = stage * FORWARD_KEYS * D, first_key = tile * FORWARD_KEYS;
+        const int first_key = tile * FORWARD_KEYS;
         Sums<M, N> scores;
-        add_products_of_rows(scores, [&](int m, int k) { return query_fragments[m][k]; }, key_tiles + place);
+        add_products_of_rows(scores, queries_here, key_tiles.at(stage));
+        finish_products(scores);
         if (!shape.all_see(begin, FORWARD_QUERIES, first_key, FORWARD_KEYS, first_keys.greatest))
             scores.each([&](float& score, int m, int n, int i) {
-                const int row = first_row + scores.row(m, i), key = first_key + scores.column(n, i);
+                const int row = scores.row(m, i), key = first_key + scores.column(n, i);
                 if (!shape.sees(begin + row, key, first_keys.of[row])) score = LOWEST;
             });
         weigh_anew(scores, sums, largest, total, scale * LOG2_E);
-        add_weighted_rows(sums, scores, value_tiles + place);
+        add_weighted_rows(sums, scores, value_tiles.at(stage));
+        finish_products(sums);
     }
 #pragma unroll
     for (int m = 0; m < M; ++m)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const int t = begin + first_row + sums.row(m, 2 * half);
+            const int t = begin + sums.row(m, 2 * half);
             const float sum = quad_sum(total[m][half]);
             if (threadIdx.x % 4 == 0 && t < shape.T)
                 log2_sums[(batch * heads + head) * T + t] = largest[m][half] * (scale * LOG2_E) + log2f(sum);

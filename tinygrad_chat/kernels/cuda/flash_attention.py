@@ -1,4 +1,8 @@
-"""Flash attention on tensor cores: no score is ever written to memory (flash_attention.cuh, flash_backward.cuh)."""
+"""Flash attention on tensor cores: no score is ever written to memory (flash_attention.cuh, flash_backward.cuh).
+
+Products are by wgmma where a GPU has it, and by mma.sync elsewhere: the same kernels over two kinds of tiles. Wgmma has
+never run on a GPU yet.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,14 @@ import numpy as np
 
 from tinygrad_chat.autograd import Unshared
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.kernels.cuda.launch import FOLDER, WARP, contiguous, launch
+from tinygrad_chat.kernels.cuda.launch import FOLDER, WARP, compiles, contiguous, launch
 from tinygrad_chat.kernels.cuda.slices import empty_neighbours
 
 WIDTHS = (64, 128)
 """The channels of a head for which there are tiles."""
+
+WITH_WGMMA = ("90",)
+"""The compute capabilities whose GPUs have wgmma. Without them all products are by mma.sync."""
 
 WARPS = 4  # of a block, as in tiles.cuh
 PIECE = 16  # bytes that are copied at once: rows begin at a multiple of it
@@ -32,7 +39,7 @@ def attention(
     """
     (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
     xp, real, shared = array_module(query), query.dtype, query.shape[2] // key.shape[2]
-    file, tiles = f"flash_attention_{D}.cu", _tiles(D)
+    file, tiles = chosen_file(xp, D, real), _tiles(D)
     inputs = [_readable(x) for x in (query, key, value)]
     starts = None if document_starts is None else contiguous(document_starts, np.int64)
     settings = (T, S, heads, shared, causal, min(window or S, S), *_strides(*inputs), 1 / math.sqrt(D))
@@ -92,6 +99,17 @@ def attention(
         return Unshared((d_query, d_key, d_value))
 
     return out, backward
+
+
+def has_wgmma(xp: Any) -> bool:
+    """Return whether products are by wgmma on the current device, if their kernels can be compiled."""
+    return xp.cuda.Device().compute_capability in WITH_WGMMA
+
+
+def chosen_file(xp: Any, D: int, real: Any) -> str:
+    """Return the file of the kernels for heads of D channels on the current device."""
+    by_wgmma = f"flash_warpgroups_{D}.cu"
+    return by_wgmma if has_wgmma(xp) and compiles(xp, by_wgmma, real) else f"flash_attention_{D}.cu"
 
 
 def _strides(*arrays: Any) -> list[int]:

@@ -28,17 +28,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     constexpr int M = KEYS_OF_BLOCK / (16 * WARPS), N = QUERIES_OF_TILE / 8;
     const Shape shape = shape_of(T, S, heads, shared, causal, window, starts, blockIdx.z);
     DYNAMIC_SHARED(memory);
-    bfloat16* key_tile = reinterpret_cast<bfloat16*>(memory);
-    bfloat16* value_tile = key_tile + KEYS_OF_BLOCK * D;
-    bfloat16* query_tiles = value_tile + KEYS_OF_BLOCK * D;  // two of queries and two of d_out
-    bfloat16* d_out_tiles = query_tiles + 2 * QUERIES_OF_TILE * D;
+    const Tile<KEYS_OF_BLOCK> key_tile{reinterpret_cast<bfloat16*>(memory)}, value_tile{key_tile.behind(1)};
+    const Tile<QUERIES_OF_TILE> query_tiles{value_tile.behind(1)}, d_out_tiles{query_tiles.behind(2)};  // two of each
     // Of the queries of both tiles, likewise; starts of documents, if there are any.
-    long long* starts_here = reinterpret_cast<long long*>(d_out_tiles + 2 * QUERIES_OF_TILE * D);
+    long long* starts_here = reinterpret_cast<long long*>(d_out_tiles.behind(2));
     float* log2_sums_here = reinterpret_cast<float*>(starts_here + 2 * QUERIES_OF_TILE);
     float* minus_delta_here = log2_sums_here + 2 * QUERIES_OF_TILE;
 
     const int begin = blockIdx.x * KEYS_OF_BLOCK, group = blockIdx.y, batch = blockIdx.z;
-    const int first_row = threadIdx.x / WARP * 16 * M;
     // The queries that see one of these keys: from the first one's position on, while the last is in the window and in
     // the same document. Their tiles are taken head by head.
     const int first_query = shape.first_query(begin) / QUERIES_OF_TILE * QUERIES_OF_TILE;
@@ -47,8 +44,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const auto fetch_queries = [&](int head, int first, int stage) {
         const auto all_queries = rows_of(query, query_batch, query_row, batch, head, shape.T);
         const auto all_d_outs = rows_of(d_out, T * heads * D, heads * D, batch, head, shape.T);
-        fetch<QUERIES_OF_TILE>(query_tiles + stage * QUERIES_OF_TILE * D, all_queries, first);
-        fetch<QUERIES_OF_TILE>(d_out_tiles + stage * QUERIES_OF_TILE * D, all_d_outs, first);
+        fetch(query_tiles.at(stage), all_queries, first);
+        fetch(d_out_tiles.at(stage), all_d_outs, first);
         // Below 2 ** 31, as each of these numbers belongs to a row of at least 128 bytes in four arrays.
         const int place = (batch * shape.heads + head) * shape.T + first;
         const int numbers = stage * QUERIES_OF_TILE, left = shape.T - first;
@@ -58,8 +55,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     };
 
     int head = first_query < end_of_queries ? group * shape.shared : end_of_heads, first = first_query;
-    fetch<KEYS_OF_BLOCK>(key_tile, rows_of(key, key_batch, key_row, batch, group, shape.S), begin);
-    fetch<KEYS_OF_BLOCK>(value_tile, rows_of(value, value_batch, value_row, batch, group, shape.S), begin);
+    fetch(key_tile, rows_of(key, key_batch, key_row, batch, group, shape.S), begin);
+    fetch(value_tile, rows_of(value, value_batch, value_row, batch, group, shape.S), begin);
     if (head < end_of_heads) fetch_queries(head, first, 0);
     end_group_of_copies();
     Sums<M, D / 8> key_sums, value_sums;
@@ -67,23 +64,23 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const bool head_goes_on = first + QUERIES_OF_TILE < end_of_queries;
         const int next_head = head_goes_on ? head : head + 1;
         const int next = head_goes_on ? first + QUERIES_OF_TILE : first_query;
-        wait_for_copies<0>();
+        receive_copies();
         __syncthreads();  // all have copied this tile and have read the one whose place the next takes
         if (next_head < end_of_heads) fetch_queries(next_head, next, stage ^ 1);
         end_group_of_copies();
-        bfloat16* queries = query_tiles + stage * QUERIES_OF_TILE * D;
-        bfloat16* d_outs = d_out_tiles + stage * QUERIES_OF_TILE * D;
+        const Tile<QUERIES_OF_TILE> queries = query_tiles.at(stage), d_outs = d_out_tiles.at(stage);
         const int numbers = stage * QUERIES_OF_TILE;
         int last_first_key = shape.first_in_window(first + QUERIES_OF_TILE - 1);
         if (starts) last_first_key = max(last_first_key, greatest_of<QUERIES_OF_TILE>(starts_here + numbers));
         const bool all = shape.all_see(first, QUERIES_OF_TILE, begin, KEYS_OF_BLOCK, last_first_key);
         Sums<M, N> weights, d_scores;
         d_scores.each([&](float& sum, int, int n, int i) { sum = minus_delta_here[numbers + d_scores.column(n, i)]; });
-        add_products_of_rows(weights, fragments_of(key_tile, first_row), queries);
-        add_products_of_rows(d_scores, fragments_of(value_tile, first_row), d_outs);
+        add_products_of_rows(weights, key_tile, queries);
+        add_products_of_rows(d_scores, value_tile, d_outs);
+        finish_products(weights, d_scores);
         if (!all)
             weights.each([&](float& score, int m, int n, int i) {
-                const int column = weights.column(n, i), key = begin + first_row + weights.row(m, i);
+                const int column = weights.column(n, i), key = begin + weights.row(m, i);
                 const int document = starts ? int(starts_here[numbers + column]) : 0;
                 const int first_key = max(shape.first_in_window(first + column), document);
                 if (!shape.sees(first + column, key, first_key)) score = LOWEST;
@@ -94,6 +91,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         });
         add_weighted_rows(value_sums, weights, d_outs);
         add_weighted_rows(key_sums, d_scores, queries);
+        finish_products(value_sums, key_sums);
         head = next_head;
         first = next;
     }
@@ -115,29 +113,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3)
     constexpr int M = QUERIES_OF_BLOCK / (16 * WARPS), N = KEYS_OF_TILE / 8;
     const Shape shape = shape_of(T, S, heads, shared, causal, window, starts, blockIdx.z);
     DYNAMIC_SHARED(memory);
-    bfloat16* query_tile = reinterpret_cast<bfloat16*>(memory);
-    bfloat16* d_out_tile = query_tile + QUERIES_OF_BLOCK * D;
-    bfloat16* key_tiles = d_out_tile + QUERIES_OF_BLOCK * D;  // two of keys and two of values
-    bfloat16* value_tiles = key_tiles + 2 * KEYS_OF_TILE * D;
-    int* first_keys_here = reinterpret_cast<int*>(value_tiles + 2 * KEYS_OF_TILE * D);  // of the block's queries
+    const Tile<QUERIES_OF_BLOCK> query_tile{reinterpret_cast<bfloat16*>(memory)}, d_out_tile{query_tile.behind(1)};
+    const Tile<KEYS_OF_TILE> key_tiles{d_out_tile.behind(1)}, value_tiles{key_tiles.behind(2)};  // two of each
+    int* first_keys_here = reinterpret_cast<int*>(value_tiles.behind(2));  // of the block's queries
     float* log2_sums_here = reinterpret_cast<float*>(first_keys_here + QUERIES_OF_BLOCK);
     float* minus_delta_here = log2_sums_here + QUERIES_OF_BLOCK;
 
     const int begin = (gridDim.x - 1 - blockIdx.x) * QUERIES_OF_BLOCK, head = blockIdx.y, batch = blockIdx.z;
-    const int first_row = threadIdx.x / WARP * 16 * M;
     const auto keys = rows_of(key, key_batch, key_row, batch, head / shape.shared, shape.S);
     const auto values = rows_of(value, value_batch, value_row, batch, head / shape.shared, shape.S);
     const FirstKeys<QUERIES_OF_BLOCK> first_keys(shape, begin, first_keys_here);
     const int first_tile = first_keys.least / KEYS_OF_TILE;
     const int end_tile = (shape.end_of_keys(begin + QUERIES_OF_BLOCK) + KEYS_OF_TILE - 1) / KEYS_OF_TILE;
     const auto fetch_tile = [&](int tile, int stage) {
-        const int place = stage * KEYS_OF_TILE * D;
-        fetch<KEYS_OF_TILE>(key_tiles + place, keys, tile * KEYS_OF_TILE);
-        fetch<KEYS_OF_TILE>(value_tiles + place, values, tile * KEYS_OF_TILE);
+        fetch(key_tiles.at(stage), keys, tile * KEYS_OF_TILE);
+        fetch(value_tiles.at(stage), values, tile * KEYS_OF_TILE);
     };
 
-    fetch<QUERIES_OF_BLOCK>(query_tile, rows_of(query, query_batch, query_row, batch, head, shape.T), begin);
-    fetch<QUERIES_OF_BLOCK>(d_out_tile, rows_of(d_out, T * heads * D, heads * D, batch, head, shape.T), begin);
+    fetch(query_tile, rows_of(query, query_batch, query_row, batch, head, shape.T), begin);
+    fetch(d_out_tile, rows_of(d_out, T * heads * D, heads * D, batch, head, shape.T), begin);
     const int place = (batch * shape.heads + head) * shape.T + begin;
     fetch_numbers<QUERIES_OF_BLOCK>(log2_sums_here, log2_sums + place, shape.T - begin);
     fetch_numbers<QUERIES_OF_BLOCK>(minus_delta_here, minus_delta + place, shape.T - begin);
@@ -145,25 +139,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3)
     end_group_of_copies();
     Sums<M, D / 8> sums;
     for (int tile = first_tile, stage = 0; tile < end_tile; ++tile, stage ^= 1) {
-        wait_for_copies<0>();
+        receive_copies();
         __syncthreads();  // all have copied this tile and have read the one whose place the next takes
         if (tile + 1 < end_tile) fetch_tile(tile + 1, stage ^ 1);
         end_group_of_copies();
-        const int place = stage * KEYS_OF_TILE * D, first_key = tile * KEYS_OF_TILE;
+        const int first_key = tile * KEYS_OF_TILE;
         Sums<M, N> weights, d_scores;
-        d_scores.each([&](float& sum, int m, int, int i) { sum = minus_delta_here[first_row + d_scores.row(m, i)]; });
-        add_products_of_rows(weights, fragments_of(query_tile, first_row), key_tiles + place);
-        add_products_of_rows(d_scores, fragments_of(d_out_tile, first_row), value_tiles + place);
+        d_scores.each([&](float& sum, int m, int, int i) { sum = minus_delta_here[d_scores.row(m, i)]; });
+        add_products_of_rows(weights, query_tile, key_tiles.at(stage));
+        add_products_of_rows(d_scores, d_out_tile, value_tiles.at(stage));
+        finish_products(weights, d_scores);
         if (!shape.all_see(begin, QUERIES_OF_BLOCK, first_key, KEYS_OF_TILE, first_keys.greatest))
             weights.each([&](float& score, int m, int n, int i) {
-                const int row = first_row + weights.row(m, i), key = first_key + weights.column(n, i);
+                const int row = weights.row(m, i), key = first_key + weights.column(n, i);
                 if (!shape.sees(begin + row, key, first_keys.of[row])) score = LOWEST;
             });
         weights.each([&](float& weight, int m, int n, int i) {
-            weight = exp2f(weight * (scale * LOG2_E) - log2_sums_here[first_row + weights.row(m, i)]);
+            weight = exp2f(weight * (scale * LOG2_E) - log2_sums_here[weights.row(m, i)]);
             d_scores.at[m][n][i] *= weight;
         });
-        add_weighted_rows(sums, d_scores, key_tiles + place);
+        add_weighted_rows(sums, d_scores, key_tiles.at(stage));
+        finish_products(sums);
     }
     sums.scale(scale);
     write_rows(sums, query_tile, rows_of(d_query, d_query_batch, d_query_row, batch, head, shape.T), begin);

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import functools
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tinygrad_chat.backend import array_module
+from tinygrad_chat.errors import BackendError
+from tinygrad_chat.kernels.cuda import cubins
 
 FOLDER = Path(__file__).parent
 THREADS = 256  # per block: whole warps, and several blocks per multiprocessor
@@ -21,7 +24,7 @@ WARPS = THREADS // WARP  # rows per block, where each warp has one row
 MOST_CHUNKS = 256  # into which rows are divided for summing: enough to fill a GPU
 SHARED = 48 << 10  # bytes of shared memory that a block gets without asking for more
 
-_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
+_INCLUDE = re.compile(r'^#include "(\w+\.cuh?)"$', re.MULTILINE)
 
 
 def source(file: str) -> str:
@@ -48,7 +51,32 @@ def _function(xp: Any, file: str, name: str, real: Any, shared: int) -> Any:
 
 @functools.cache
 def _module(xp: Any, file: str, real: Any) -> Any:
+    return load_module(xp, file, real)
+
+
+def load_module(xp: Any, file: str, real: Any) -> Any:
+    """Compile a file for activations of type `real`, or find it compiled. Raises what the compiler raises."""
+    own = own_architecture(file)
+    if own is not None:
+        return cubins.load(xp, source(file), flags(real), own)
     return xp.RawModule(code=source(file), options=flags(real))
+
+
+def own_architecture(file: str) -> str | None:
+    """Return the one architecture whose instructions a file has, such as wgmma of sm_90a, or None for all."""
+    return "sm_90a" if "_warpgroups_" in file else None
+
+
+@functools.cache
+def compiles(xp: Any, file: str, real: Any) -> bool:
+    """Return whether a file of one architecture's instructions can be compiled here; if not, one line says why."""
+    try:
+        _module(xp, file, real)
+    except (BackendError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        warnings.warn(f"{file} cannot be compiled, older kernels are used: {reason}", RuntimeWarning, stacklevel=2)
+        return False
+    return True
 
 
 def launch(

@@ -7,7 +7,7 @@ struct Fragment {
     unsigned int pairs[4];
 };
 
-#define DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
 
 __device__ inline unsigned int shared_address(const void* place) {
     return static_cast<unsigned int>(__cvta_generic_to_shared(place));

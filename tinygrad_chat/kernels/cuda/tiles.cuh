@@ -1,12 +1,17 @@
-// Tiles of rows in shared memory, and a warp's products of them. A row has D elements of bfloat16, in pieces of 16
-// bytes: piece p of row r lies at place p ^ (r % 8), so that the eight rows of a matrix that `load_matrices` reads at
-// once lie in different banks (swizzling).
+// Tiles of rows in shared memory, and a block's products of them: by mma.sync, each warp its rows, or, with WARPGROUPS,
+// by wgmma, all four warps together. A row has D elements of bfloat16, in pieces of 16 bytes. 64 channels of a row lie
+// together, 128 bytes; those of all rows come before the next 64. Piece p of row r lies at place p ^ (r % 8), so that
+// one piece of eight rows lies in all banks (swizzling), and where wgmma expects it.
 
 #include "tensor_cores.cuh"
+#ifdef WARPGROUPS
+#include "warpgroups.cuh"
+#endif
 
 constexpr int WARPS = 4;
 constexpr int THREADS = WARP * WARPS;
 constexpr int PIECES = D / 8;
+constexpr int TOGETHER = 64;  // channels
 constexpr int ROWS_AT_ONCE = THREADS / PIECES;  // of which the threads of a block have a piece each
 
 // Rows of D elements in global memory, `stride` elements apart.
@@ -16,26 +21,37 @@ template <typename T> struct Rows {
     int count;
 };
 
-// The piece comes last, so that a loop over pieces of one row changes bits of an offset that it computes once.
-__device__ inline bfloat16* piece_of(bfloat16* tile, int row, int piece) {
-    return tile + ((row * D + 8 * (row % 8)) ^ 8 * piece);
-}
+// N rows in shared memory.
+template <int N> struct Tile {
+    bfloat16* begin;
 
-// Begin to copy N rows, from row `begin` on, to a tile; rows that are not there become zeros. A thread copies the same
+    // The piece comes last, so that a loop over pieces of one row changes bits of an offset that it computes once.
+    __device__ bfloat16* piece(int row, int piece) const {
+        return begin + piece / 8 * (N * TOGETHER) + ((row * TOGETHER + 8 * (row % 8)) ^ 8 * (piece % 8));
+    }
+    // From a row on, a multiple of eight.
+    __device__ Tile from(int row) const { return {begin + row * TOGETHER}; }
+    // Of several tiles, one behind the other.
+    __device__ Tile at(int i) const { return {behind(i)}; }
+    // The place behind so many tiles.
+    __device__ bfloat16* behind(int tiles) const { return begin + tiles * N * D; }
+};
+
+// Begin to copy rows, from row `begin` on, to a tile; rows that are not there become zeros. A thread copies the same
 // piece of rows that are whole groups of eight apart, so all lie in the same place of their rows.
-template <int N> __device__ inline void fetch(bfloat16* tile, const Rows<const bfloat16>& rows, int begin) {
+template <int N> __device__ inline void fetch(const Tile<N>& tile, const Rows<const bfloat16>& rows, int begin) {
     static_assert(N % ROWS_AT_ONCE == 0 && ROWS_AT_ONCE % 8 == 0);
     const int row = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
-    bfloat16* to = piece_of(tile, row, piece);
+    bfloat16* to = tile.piece(row, piece);
     const bfloat16* from = rows.first + (begin + row) * rows.stride + 8 * piece;
     if (begin + N <= rows.count) {
 #pragma unroll
-        for (int i = 0; i < N; i += ROWS_AT_ONCE) copy_async(to + i * D, from + i * rows.stride);
+        for (int i = 0; i < N; i += ROWS_AT_ONCE) copy_async(to + i * TOGETHER, from + i * rows.stride);
     } else {
 #pragma unroll 1
         for (int i = 0; i < N; i += ROWS_AT_ONCE) {
             const bool there = begin + row + i < rows.count;
-            copy_async(to + i * D, there ? from + i * rows.stride : rows.first, there);
+            copy_async(to + i * TOGETHER, there ? from + i * rows.stride : rows.first, there);
         }
     }
 }
@@ -47,30 +63,22 @@ template <int N, typename Number> __device__ inline void fetch_numbers(Number* t
     if (i < N) copy_number_async(to + i, i < count ? from + i : from, i < count);
 }
 
-// Rows `row`, a multiple of eight, to `row` + 15 and channels 16 k to 16 k + 15, as the left factor.
-__device__ inline Fragment left_fragment(bfloat16* tile, int row, int k) {
-    const int lane = threadIdx.x % WARP;
-    return load_matrices(piece_of(tile + row * D, lane % 16, 2 * k ^ lane / 16));
+// Wait until all copies that this thread has begun have arrived, so that products may read them behind a barrier.
+__device__ inline void receive_copies() {
+    wait_for_copies<0>();
+#ifdef WARPGROUPS
+    show_copies();
+#endif
 }
 
-// The same part as the right factor, transposed: its rows are columns there, eight for each half of the pairs.
-__device__ inline Fragment right_fragment_of_rows(bfloat16* tile, int row, int k) {
-    const int lane = threadIdx.x % WARP;
-    return load_matrices(piece_of(tile + row * D, lane % 8 + lane / 16 * 8, 2 * k ^ lane / 8 % 2));
-}
-
-// The same part as the right factor, as it is: its channels are columns there, eight for each half of the pairs.
-__device__ inline Fragment right_fragment(bfloat16* tile, int row, int k) {
-    const int lane = threadIdx.x % WARP;
-    return load_transposed(piece_of(tile + row * D, lane % 16, 2 * k ^ lane / 16));
-}
-
-// The 16 M rows that a warp has of a product with 8 N columns: sums as `multiply` leaves them.
+// What a warp has of a product of 64 M rows with 8 N columns: 16 rows of each 64. Sums lie as `multiply` leaves them.
 template <int M, int N> struct Sums {
     float at[M][N][4] = {};
 
-    // Which row and column of its warp's part this lane's number i of tile (m, n) is.
-    __device__ static int row(int m, int i) { return 16 * m + threadIdx.x % WARP / 4 + 8 * (i / 2); }
+    // Which row and column of the product this lane's number i of tile (m, n) is.
+    __device__ static int row(int m, int i) {
+        return 16 * WARPS * m + threadIdx.x / WARP * 16 + threadIdx.x % WARP / 4 + 8 * (i / 2);
+    }
     __device__ static int column(int n, int i) { return 8 * n + 2 * (threadIdx.x % 4) + i % 2; }
 
     // Rounded, as the left factor of a further product: its columns 16 k to 16 k + 15.
@@ -95,52 +103,16 @@ template <int M, int N> struct Sums {
     }
 };
 
-// The left factor of `add_products_of_rows`: a tile's rows from `first` on, each fragment loaded when it is needed.
-__device__ inline auto fragments_of(bfloat16* tile, int first) {
-    return [=](int m, int k) { return left_fragment(tile, first + 16 * m, k); };
-}
-
-// Columns 16 n to 16 n + 15 of the sums += rows @ columns, over a depth of 16.
-template <int M, int N>
-__device__ inline void add_product(Sums<M, N>& sums, const Fragment (&rows)[M], int n, const Fragment& columns) {
-#pragma unroll
-    for (int m = 0; m < M; ++m) {
-        multiply(sums.at[m][2 * n], rows[m], columns.pairs[0], columns.pairs[1]);
-        multiply(sums.at[m][2 * n + 1], rows[m], columns.pairs[2], columns.pairs[3]);
-    }
-}
-
-// sums += left @ right.T over the channels: left(m, k) are fragments of 16 M rows, `right` is a tile of 8 N rows.
-template <int M, int N, typename Left>
-__device__ inline void add_products_of_rows(Sums<M, N>& sums, Left left, bfloat16* right) {
-#pragma unroll
-    for (int k = 0; k < D / 16; ++k) {
-        Fragment rows[M];
-#pragma unroll
-        for (int m = 0; m < M; ++m) rows[m] = left(m, k);
-#pragma unroll
-        for (int n = 0; n < N / 2; ++n) add_product(sums, rows, n, right_fragment_of_rows(right, 16 * n, k));
-    }
-}
-
-// sums (16 M x D) += weights (16 M x 8 N), rounded, @ a tile of 8 N rows.
-template <int M, int N>
-__device__ inline void add_weighted_rows(Sums<M, D / 8>& sums, const Sums<M, N>& weights, bfloat16* tile) {
-#pragma unroll
-    for (int k = 0; k < N / 2; ++k) {
-        Fragment rows[M];
-#pragma unroll
-        for (int m = 0; m < M; ++m) rows[m] = weights.rounded(m, k);
-#pragma unroll
-        for (int n = 0; n < D / 16; ++n) add_product(sums, rows, n, right_fragment(tile, 16 * k, n));
-    }
-}
+#ifdef WARPGROUPS
+#include "warpgroup_products.cuh"
+#else
+#include "warp_products.cuh"
+#endif
 
 // Write a block's sums, rounded, to rows from `begin` on, by way of a tile: so that a row is written in 16-byte pieces.
 template <int M>
-__device__ inline void write_rows(Sums<M, D / 8>& sums, bfloat16* tile, const Rows<bfloat16>& rows, int begin) {
-    constexpr int N = 16 * M * WARPS;
-    const int first = threadIdx.x / WARP * 16 * M;
+__device__ inline void write_rows(Sums<M, D / 8>& sums, const Tile<16 * WARPS * M>& tile, const Rows<bfloat16>& rows,
+                                  int begin) {
     __syncthreads();  // the tile may still be read
 #pragma unroll
     for (int m = 0; m < M; ++m)
@@ -148,14 +120,14 @@ __device__ inline void write_rows(Sums<M, D / 8>& sums, bfloat16* tile, const Ro
         for (int n = 0; n < D / 8; ++n)
 #pragma unroll
             for (int i = 0; i < 4; i += 2) {
-                bfloat16* place = piece_of(tile, first + sums.row(m, i), n) + sums.column(0, i);
+                bfloat16* place = tile.piece(sums.row(m, i), n) + sums.column(0, i);
                 *reinterpret_cast<unsigned int*>(place) = pair(sums.at[m][n][i], sums.at[m][n][i + 1]);
             }
     __syncthreads();
-    for (int i = threadIdx.x; i < N * PIECES; i += THREADS) {
+    for (int i = threadIdx.x; i < 16 * WARPS * M * PIECES; i += THREADS) {
         const int row = begin + i / PIECES, piece = i % PIECES;
         if (row < rows.count)
             *reinterpret_cast<Vector<8, bfloat16>*>(rows.first + row * rows.stride + 8 * piece) =
-                *reinterpret_cast<const Vector<8, bfloat16>*>(piece_of(tile, i / PIECES, piece));
+                *reinterpret_cast<const Vector<8, bfloat16>*>(tile.piece(i / PIECES, piece));
     }
 }
