@@ -219,7 +219,17 @@ def test_what_cannot_be_recorded_stays_eager_and_says_why(monkeypatch: pytest.Mo
     for tokens in ([[1, 2]], *[[[3]]] * (EAGER_STEPS + 3)):
         np.testing.assert_array_equal(read(model, caches[1], tokens), read(eager, caches[0], tokens))
     assert caches[1].recorded.refused == "no memory for a graph"
-    assert not len(caches[1].recorded)
+
+
+def test_a_refusal_lets_go_of_what_was_recorded_before(monkeypatch: pytest.MonkeyPatch):
+    rows = shared_rows(build({}))
+    for recorded in (1, 0):
+        rows.join([[1, 2]])
+        for _ in range(EAGER_STEPS + 1):
+            rows.step([3] * rows._cache.rows)
+        assert len(rows._cache.recorded) == recorded
+        monkeypatch.setattr(tape.TapeRecorder, "record", lambda *given: {}["no room"])
+    assert rows._cache.recorded.refused == "'no room'"
 
 
 def test_other_ops_and_those_that_are_watched_are_not_repeated(monkeypatch: pytest.MonkeyPatch):
