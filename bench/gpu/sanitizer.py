@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from tinygrad_chat.autograd import no_grad
 from tinygrad_chat.backend import EAGER_STEPS, Backend, Compute
 from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.options import GenerationOptions
+from tinygrad_chat.kernels.cuda import flash_attention
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.optim import AdamW
@@ -51,22 +53,30 @@ STEPS = {
 
 def run_steps(backend: str | Backend) -> None:
     """Take a training step of each model, by AdamW and by Muon, evaluate it once and read some tokens one at a time, in
-    each of the back end's types but tf32, which has the kernels of float32."""
+    each of the back end's types but tf32, which has the kernels of float32. Where attention is by wgmma, by mma.sync as
+    well."""
     backend = Compute.choose(backend).backend
     for dtype in sorted({"float32", *backend.dtypes} - {"tf32"}):
         compute = Compute.choose(backend, dtype=dtype)
         for options, vocabulary in STEPS.values():
-            batch = _draw(options, vocabulary)
-            model = GPT(vocabulary, options, compute=compute)
-            step = TrainStep(model, AdamW(model.parameters()), lambda position: 1e-3, clip=1.0)
-            step(batch, 0, random=np.random.default_rng(0))
-            with no_grad():
-                model.loss(*batch)
-            _generate(model)
+            _run_model(options, vocabulary, compute)
+        if dtype == "bfloat16" and flash_attention.has_wgmma(backend.xp):
+            with mock.patch.object(flash_attention, "WITH_WGMMA", ()):
+                for options in (MODELS["GPT-2"], WIDE_HEADS):
+                    _run_model(options, SMALL, compute)
         model = GPT(VOCABULARY, NANOCHAT.model, compute=compute)
         build_train_step(NANOCHAT, model)(_draw(NANOCHAT.model, VOCABULARY), 0)
         _run_ops(compute)
         compute.backend.synchronize()
+
+
+def _run_model(options: ModelOptions, vocabulary: int, compute: Compute) -> None:
+    model, batch = GPT(vocabulary, options, compute=compute), _draw(options, vocabulary)
+    step = TrainStep(model, AdamW(model.parameters()), lambda position: 1e-3, clip=1.0)
+    step(batch, 0, random=np.random.default_rng(0))
+    with no_grad():
+        model.loss(*batch)
+    _generate(model)
 
 
 def _draw(options: ModelOptions, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:

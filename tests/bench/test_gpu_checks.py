@@ -141,6 +141,6 @@ def test_the_steps_that_are_sanitized_run_every_kernel(monkeypatch: pytest.Monke
         return original(xp, file, name, real, shared)
 
     monkeypatch.setattr(launching, "_function", watched)
-    with standing_in():
+    with standing_in(capturing=True, compute_capability="90"):
         sanitizer.run_steps(DEVICE)
     assert every - seen == set()
