@@ -105,7 +105,7 @@ def host(request: pytest.FixtureRequest) -> Iterator[Any]:
 def compute(device: Backend, call: Call, inputs: list[Any]) -> list[np.ndarray]:
     """Return out, d_query, d_key and d_value."""
     *given, d_out = map(device.xp.asarray, inputs)
-    out, backward = attention.attention(*given, **call.options(device.xp))
+    out, backward = flash_attention.attention(*given, **call.options(device.xp))
     return [device.to_host(x).astype(np.float64) for x in (out, *backward(d_out))]
 
 
