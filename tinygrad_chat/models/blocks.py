@@ -8,15 +8,7 @@ from typing import Any
 from tinygrad_chat import ops
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.weights import Weights
-from tinygrad_chat.nn import (
-    ACTIVATIONS,
-    KeyValueCache,
-    Module,
-    NextColumn,
-    ResidualStream,
-    StoredLinears,
-    apply_to_one_input,
-)
+from tinygrad_chat.nn import ACTIVATIONS, AnyCache, Module, ResidualStream, StoredLinears, apply_to_one_input
 from tinygrad_chat.tensor import Tensor
 
 Drop = Callable[[Tensor], Tensor]
@@ -47,7 +39,7 @@ class Attention(Module):
         rotate: Rotate | None,
         value_embedding: Tensor | None,
         document_starts: Any,
-        cache: KeyValueCache | NextColumn | None,
+        cache: AnyCache | None,
     ) -> Tensor:
         """Attend to these tokens and those in the cache, if any. `value_embedding` (B, T, G D) is added to the values;
         `document_starts` (B, T), if given, are those of `ops.attention`."""
@@ -103,7 +95,7 @@ class Block(Module):
         drop: Drop,
         value_embedding: Tensor | None,
         document_starts: Any,
-        cache: KeyValueCache | NextColumn | None,
+        cache: AnyCache | None,
     ) -> None:
         """Add both branches to the stream (B, T, C)."""
         normalised = stream.read(self.attention_norm)

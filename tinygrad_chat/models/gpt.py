@@ -16,7 +16,7 @@ from tinygrad_chat.models.blocks import Block, Rotate
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.recorded_steps import RecordedSteps
 from tinygrad_chat.models.weights import Weights, checked_weights, draw_weights, frozen_names, side_by_side
-from tinygrad_chat.nn import KeyValueCache, NextColumn, ResidualStream, StoredWeight, dropper, write_columns
+from tinygrad_chat.nn import AnyCache, KeyValueCache, ResidualStream, StoredWeight, dropper, write_columns
 from tinygrad_chat.tensor import Tensor
 
 Positions = slice | np.ndarray
@@ -109,7 +109,7 @@ class GPT(NextTokenModel):
         *,
         random: np.random.Generator | None = None,
         offset: int = 0,
-        cache: KeyValueCache | NextColumn | None = None,
+        cache: AnyCache | None = None,
     ) -> Tensor:
         """Tokens (B, T) -> the head's input (B, T, C). Raises ShapeError for more tokens than the context."""
         tokens = self.compute.backend.whole_numbers(tokens)
@@ -141,7 +141,7 @@ class GPT(NextTokenModel):
             cache.advance(T)
         return stream.read(self.final_norm)
 
-    def _read(self, tokens: Any, positions: Positions, cache: KeyValueCache | NextColumn | None) -> tuple[Tensor, Any]:
+    def _read(self, tokens: Any, positions: Positions, cache: AnyCache | None) -> tuple[Tensor, Any]:
         """Embed tokens (B, T) at `positions`. Return the embeddings and the index (B, T) of the first key that each
         token may see, None if it may see all."""
         xp, starts, in_document = self.compute.backend.xp, None, None
@@ -158,7 +158,7 @@ class GPT(NextTokenModel):
             starts = begins if starts is None else begins + starts
         return self._embed(tokens, positions, in_document, cache), starts
 
-    def _document_starts(self, tokens: Any, positions: Any, cache: KeyValueCache | NextColumn | None) -> Any:
+    def _document_starts(self, tokens: Any, positions: Any, cache: AnyCache | None) -> Any:
         """Return, for each of tokens (B, T), the position at which its document begins. Tokens before the first
         document token count as a document."""
         begins, before = tokens == self.options.document_token, cache.document_start if cache else 0
@@ -167,9 +167,7 @@ class GPT(NextTokenModel):
             cache.document_start = starts[:, -1:]
         return starts
 
-    def _embed(
-        self, tokens: Any, positions: Positions, in_document: Any, cache: KeyValueCache | NextColumn | None
-    ) -> Tensor:
+    def _embed(self, tokens: Any, positions: Positions, in_document: Any, cache: AnyCache | None) -> Tensor:
         """Embed tokens (B, T) at `positions` in their sequences or, if given, at `in_document` (B, T) instead."""
         x = self.token_embedding(tokens)
         x = x if isinstance(x, Tensor) else Tensor(x)  # a frozen embedding returns an array: start the graph here
@@ -229,7 +227,7 @@ class GPT(NextTokenModel):
         return cache
 
     @with_own_compute
-    def next_token_logits(self, tokens: Any, cache: KeyValueCache | NextColumn | None = None) -> Any:
+    def next_token_logits(self, tokens: Any, cache: AnyCache | None = None) -> Any:
         """Logits (B, V) of the token after tokens (B, T). With a cache, pass only the tokens that it has not seen: if
         that is one of each row, a device repeats what it has recorded."""
         if isinstance(cache, KeyValueCache) and cache.recorded is not None and np.shape(tokens)[1] == 1:
@@ -248,7 +246,7 @@ class GPT(NextTokenModel):
             self._read(tokens, cache.positions(tokens.shape[1]), cache)
         cache.load(tokens.shape[1], keys_and_values)
 
-    def _last_logits(self, tokens: Any, cache: KeyValueCache | NextColumn | None) -> Any:
+    def _last_logits(self, tokens: Any, cache: AnyCache | None) -> Any:
         return self._project(self.hidden(tokens, cache=cache)[:, -1]).data
 
 

@@ -13,13 +13,14 @@ from tinygrad_chat.nn.layers import (
     dropper,
 )
 from tinygrad_chat.nn.module import Module
-from tinygrad_chat.nn.next_column import NextColumn
+from tinygrad_chat.nn.next_column import AnyCache, NextColumn
 from tinygrad_chat.nn.parameters import GradientBuffer, NewGradient, Parameters, expect_fitting
 from tinygrad_chat.nn.residual import ResidualStream
 from tinygrad_chat.nn.stored import StoredEmbedding, StoredLinear, StoredLinears, StoredWeight
 
 __all__ = [
     "ACTIVATIONS",
+    "AnyCache",
     "Embedding",
     "GradientBuffer",
     "KeyValueCache",

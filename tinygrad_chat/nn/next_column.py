@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinygrad_chat.autograd import find_kernel
-from tinygrad_chat.nn.cache import write_columns
+from tinygrad_chat.nn.cache import KeyValueCache, write_columns
 
 
 class NextColumn:
@@ -43,3 +43,7 @@ class NextColumn:
         keys, values = self._keys_and_values[layer]
         find_kernel(write_columns, write_columns, keys)(key, value, keys, values, self._end)
         return keys, values
+
+
+AnyCache = KeyValueCache | NextColumn
+"""What a model may meet as its cache."""
