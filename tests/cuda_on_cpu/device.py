@@ -16,6 +16,7 @@ import ml_dtypes  # noqa: F401 - makes NumPy know bfloat16
 import numpy as np
 
 from tests.cuda_on_cpu import tape
+from tests.cuda_on_cpu.bfloat16 import WIDENED, as_cupy_reads, widened
 from tests.cuda_on_cpu.compiler import FOLDER, Kernel, Nvrtc, RawModule, memory_around, shared_library, with_margins
 from tinygrad_chat.backend import Backend, Recorder, registry
 from tinygrad_chat.kernels.cuda import cublas, cublas_lt
@@ -117,6 +118,7 @@ class DeviceArray(np.ndarray):
         if ufunc is np.matmul:
             tape.refuse("a product of CuPy's own")
         out = options.pop("out", None)
+        inputs = tuple(as_cupy_reads(ufunc, method, inputs, in_place=bool(out)))
         function = getattr(ufunc, method)
         if out:
             tape.submit(lambda out, *inputs: function(*inputs, **options, out=out), out, *inputs)
@@ -260,6 +262,8 @@ class Namespace:
                 raise ValueError(f"argsort: CuPy has no kind {options['kind']}")
             if name in ("asarray", "array") and not isinstance(inputs[0], DeviceArray):
                 tape.refuse("a copy to the device")
+            if name in WIDENED:
+                inputs = tuple(widened(inputs))
             if name in ("empty", "empty_like"):
                 made: Any = original(*map(_plain, inputs), **options)
                 return _wrapped(tape.allocated(with_margins(made)))

@@ -236,12 +236,23 @@ FAULTS = {
         ),
     },
     "kernels/cuda/shape.py": {
+        "gradients of places chosen twice are summed in their own type": ("d_out.astype(np.float32)", "d_out"),
         "a part's gradient is added to a sum that others have": ("total if own else total.copy()", "total"),
     },
     "kernels/cuda/normalization.py": {
         "the gradients of those that read a norm's input beside it are lost": (
             "backward(d_total, d_out)[0]",
             "backward(None, d_out)[0]",
+        ),
+    },
+    "kernels/cuda/matmul.py": {
+        "more than two leading axes are left as they are": ("(-1,) if len(batch) > 2 else batch", "batch"),
+        "the gradient of a broadcast factor is not summed": ("sum_to(d_y, y)", "d_y"),
+    },
+    "kernels/cuda/attention.py": {
+        "with a length, CuPy is asked to multiply batches of bfloat16": (
+            "functools.partial(_in_float32, length=length)",
+            "functools.partial(ops.attention.reference, length=length)",
         ),
     },
     "kernels/cuda/rotary.py": {

@@ -44,6 +44,10 @@ FAULTS = {
         "no momentum": ("self.velocity * self.momentum", "self.velocity * 0"),
     },
     "optim/state.py": {
+        "all that is loaded is sent to one place": (
+            "array_module(array).asarray(state[name], array.dtype)",
+            "array_module(next(iter(arrays.values()))).asarray(state[name], array.dtype)",
+        ),
         "the state is no copy": ("np.array(to_host(array))", "np.asarray(to_host(array))"),
         "an average of another shape is let in": (
             "name not in state or state[name].shape != array.shape",

@@ -9,12 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.cuda_on_cpu.device import DEVICE, DeviceArray, standing_in
+from tests.cuda_on_cpu.places import needs_compiler
 from tinygrad_chat.errors import CheckpointError, ConfigError
 from tinygrad_chat.nn import LayerNorm, Linear, Module, Parameters
 from tinygrad_chat.optim import SGD, AdamW, Group, Muon, Optimizer, clip_gradient
+from tinygrad_chat.optim.state import overwrite
 from tinygrad_chat.tensor import Tensor
 
 STEPS = 20
+
+
+class OnHost(np.ndarray):
+    """An array that refuses one of a device, as NumPy's do CuPy's."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        assert not isinstance(value, DeviceArray)
+        super().__setitem__(key, value)
 
 
 class Parts(Module):
@@ -90,6 +101,15 @@ def test_decay_shrinks_matrices_and_leaves_gains_and_biases_alone():
     for name, old in before.items():
         expected = old * (1 - 0.1 * 0.5) if old.ndim >= 2 else old
         np.testing.assert_allclose(parameters[name].data, expected, rtol=1e-6)
+
+
+@needs_compiler
+def test_a_state_is_loaded_where_each_of_its_arrays_lies():
+    with standing_in():
+        averages = {"first": DEVICE.xp.zeros(3, np.float32), "steps": np.zeros(1, np.int64).view(OnHost)}
+        overwrite(averages, {"first": np.arange(3.0), "steps": np.array([7])})
+        assert DEVICE.to_host(averages["first"]).tolist() == [0, 1, 2]
+    assert averages["steps"].tolist() == [7]
 
 
 @pytest.mark.parametrize("kind", [AdamW, SGD])

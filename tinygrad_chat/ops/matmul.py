@@ -19,8 +19,7 @@ def matmul(x: Any, y: Any):
 
     A transposed view is multiplied without a copy.
     """
-    if x.ndim < 2 or y.ndim < 2 or x.shape[-1] != y.shape[-2]:
-        raise ShapeError(f"matmul: expected (..., N, K) @ (..., K, M), received {x.shape} @ {y.shape}")
+    check_matmul(x, y)
 
     def backward(d_out):
         d_x = d_out @ y.swapaxes(-1, -2)
@@ -28,6 +27,13 @@ def matmul(x: Any, y: Any):
         return sum_to(d_x, x), sum_to(d_y, y)
 
     return x @ y, backward
+
+
+def check_matmul(x: Any, y: Any) -> None:
+    """Raise ShapeError unless x (..., N, K) and y (..., K, M) are matrices, or batches of them, that can be
+    multiplied."""
+    if x.ndim < 2 or y.ndim < 2 or x.shape[-1] != y.shape[-2]:
+        raise ShapeError(f"matmul: expected (..., N, K) @ (..., K, M), received {x.shape} @ {y.shape}")
 
 
 def check_linear(x: Any, weight: Any, bias: Any) -> None:

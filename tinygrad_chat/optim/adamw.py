@@ -117,7 +117,7 @@ class AdamW(Optimizer):
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Load `state`. Raises CheckpointError if it does not fit."""
-        self.steps = load_state(self._averages(), state, self.parameters.backend)
+        self.steps = load_state(self._averages(), state)
 
     def _averages(self) -> dict[str, np.ndarray]:
         return {"mean": self.mean, "square": self.square}

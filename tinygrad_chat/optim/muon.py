@@ -267,7 +267,7 @@ class Muon(Optimizer):
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Load `state`. Raises CheckpointError if it does not fit."""
-        self.steps = load_state(self._averages(), state, self.parameters.backend)
+        self.steps = load_state(self._averages(), state)
 
     def _averages(self) -> dict[str, Any]:
         by_name = [(name, part, number) for part in self._parts for number, name in enumerate(part.names)]

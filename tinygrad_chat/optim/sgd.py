@@ -42,4 +42,4 @@ class SGD(Optimizer):
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Load `state`. Raises CheckpointError if it does not fit."""
-        overwrite({"velocity": self.velocity}, state, self.parameters.backend)
+        overwrite({"velocity": self.velocity}, state)

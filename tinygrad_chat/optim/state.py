@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.backend import Backend, array_module, to_host
+from tinygrad_chat.backend import array_module, to_host
 from tinygrad_chat.errors import CheckpointError
 
 NEGLIGIBLE = 1e-30
@@ -19,14 +19,14 @@ def copy_to_host(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: np.array(to_host(array)) for name, array in arrays.items()}
 
 
-def overwrite(arrays: Mapping[str, Any], state: Mapping[str, np.ndarray], backend: Backend) -> None:
+def overwrite(arrays: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> None:
     """Overwrite every array with the one of its name in `state`; if one is missing or does not fit, none changes."""
     for name, array in arrays.items():
         if name not in state or state[name].shape != array.shape:
             found = state[name].shape if name in state else "none"
             raise CheckpointError(f"optimiser state does not fit: {name} is {found}, expected {array.shape}")
     for name, array in arrays.items():
-        array[...] = backend.xp.asarray(state[name], array.dtype)
+        array[...] = array_module(array).asarray(state[name], array.dtype)  # not all are on the device
 
 
 def flush_negligible(averages: Iterable[Any]) -> None:
@@ -46,10 +46,10 @@ def state_of(averages: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
     return {**copy_to_host(averages), "steps": np.array([steps])}
 
 
-def load_state(averages: Mapping[str, Any], state: Mapping[str, np.ndarray], backend: Backend) -> int:
+def load_state(averages: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> int:
     """Overwrite averages with the result of `state_of`; return the steps. Raises CheckpointError if they do not fit."""
     steps = np.zeros(1, np.int64)
-    overwrite({**averages, "steps": steps}, state, backend)
+    overwrite({**averages, "steps": steps}, state)
     if steps[0] < 0:
         raise CheckpointError(f"optimiser state does not fit: expected steps of at least 0, received {steps[0]}")
     return int(steps[0])

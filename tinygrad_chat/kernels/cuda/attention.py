@@ -43,15 +43,20 @@ def attention(
     """
     count_shared_heads(query, key, value, heads, window, document_starts)
     seen: dict[str, Any] = {"causal": causal, "window": window, "document_starts": document_starts}
+    again = _attention if length is None else functools.partial(_in_float32, length=length)
     if query.shape[1] == 1:
-        again = _attention if length is None else functools.partial(ops.attention.reference, length=length)
         out = newest_attention(
             query, key, value, heads=heads, window=window, document_starts=document_starts, length=length
         )
         return out, lambda d_out: again(query, key, value, heads=heads, **seen)[1](d_out)
-    if length is not None:
-        return ops.attention.reference(query, key, value, heads=heads, length=length, **seen)
-    return _attention(query, key, value, heads=heads, **seen)
+    return again(query, key, value, heads=heads, **seen)
+
+
+def _in_float32(query: Any, key: Any, value: Any, **options: Any):
+    """`ops.attention` by the op itself: CuPy multiplies no batches of bfloat16."""
+    out, backward = ops.attention.reference(*(x.astype(np.float32) for x in (query, key, value)), **options)
+    real = query.dtype
+    return out.astype(real), lambda d_out: tuple(d_x.astype(real) for d_x in backward(d_out.astype(np.float32)))
 
 
 def _attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool, window: int | None, document_starts: Any):

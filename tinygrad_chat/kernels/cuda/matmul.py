@@ -1,5 +1,5 @@
-"""Matrix products by cuBLAS: operands in float32 or bfloat16, sums in float32, transposed and sliced views without a
-copy, batches, results of either type, written or accumulated.
+"""Matrix products by cuBLAS, `gemm`: operands in float32 or bfloat16, sums in float32, transposed and sliced views
+without a copy, batches, results of either type, written or accumulated. And the op `matmul`, by it.
 
 CuPy's own product allows none of these for bfloat16, and none while a CUDA graph is captured.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.autograd import current_mode
+from tinygrad_chat.autograd import compute_for, current_mode
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.cublas import (
     CUBLAS_COMPUTE_32F,
@@ -26,6 +26,33 @@ from tinygrad_chat.kernels.cuda.cublas import (
 )
 from tinygrad_chat.kernels.cuda.launch import contiguous
 from tinygrad_chat.kernels.cuda.plans import find_plan
+from tinygrad_chat.ops.broadcasting import sum_to
+from tinygrad_chat.ops.matmul import check_matmul
+
+
+def matmul(x: Any, y: Any):
+    """`ops.matmul`. More than two leading axes become one, by copies where they must."""
+    check_matmul(x, y)
+    tf32 = compute_for(x).tf32
+
+    def backward(d_out: Any):
+        d_x = _batched(d_out, y.swapaxes(-1, -2), tf32=tf32)
+        d_y = _batched(x.swapaxes(-1, -2), d_out, tf32=tf32)
+        return sum_to(d_x, x), sum_to(d_y, y)
+
+    return _batched(x, y, tf32=tf32), backward
+
+
+def _batched(left: Any, right: Any, *, tf32: bool) -> Any:
+    """Return left (..., N, K) @ right (..., K, M), whose leading axes are broadcast."""
+    xp, batch = array_module(left), np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    out = xp.empty((*batch, left.shape[-2], right.shape[-1]), left.dtype)
+    if out.size == 0:
+        return out
+    left, right = (xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (left, right))
+    together = (-1,) if len(batch) > 2 else batch
+    gemm(*(x.reshape(*together, *x.shape[-2:]) for x in (left, right, out)), tf32=tf32)
+    return out
 
 
 def gemm(left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add: float = 0.0) -> Any:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tinygrad_chat.autograd import PendingGradient
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.ops import shape
 
 
 def index(x: Any, *, key: Any):
-    """`ops.index`: by a key that takes each element at most once, a view."""
+    """`ops.index`: by a key that takes each element at most once, a view. Otherwise gradients are summed in float32:
+    CuPy adds to no place of bfloat16."""
     out, backward = shape.index.reference(x, key=key)
-    if not shape.takes_each_once(key):
-        return out, backward
-    return out, lambda d_out: (PendingPart(d_out, x.shape, key),)
+    if shape.takes_each_once(key):
+        return out, lambda d_out: (PendingPart(d_out, x.shape, key),)
+
+    def backward_in_float32(d_out: Any):
+        (d_x,) = backward(d_out.astype(np.float32))
+        return (d_x.astype(d_out.dtype),)
+
+    return out, backward_in_float32
 
 
 class PendingPart(PendingGradient):
