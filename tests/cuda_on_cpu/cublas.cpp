@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <thread>
+#include <vector>
 
 namespace {
 
@@ -47,26 +48,34 @@ void write(void* x, int type, long long i, float value) {
     static_cast<uint16_t*>(x)[i] = value != value ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
-// The sum over k is added in so many parts, each in order.
+// The sum over k is added in so many parts, each in order. The left factor is kept as floats, a row for each k, so that a
+// column of the result is added up in vectors.
 void multiply(bool transa, bool transb, long long m, long long n, long long k, float scale, const void* A, int Atype,
               long long lda, long long strideA, const void* B, int Btype, long long ldb, long long strideB, float kept,
               void* C, int Ctype, long long ldc, long long strideC, long long batch, bool tf32, int parts) {
     const auto factor = [tf32](float x) { return tf32 ? to_tf32(x) : x; };
     const long long length = (k + parts - 1) / parts;
-    for (long long p = 0; p < batch; ++p)
-        for (long long j = 0; j < n; ++j)
-            for (long long i = 0; i < m; ++i) {
-                float sum = 0;
-                for (long long start = 0; start < k; start += length) {
-                    float part = 0;
-                    for (long long l = start; l < std::min(k, start + length); ++l)
-                        part += factor(read(A, Atype, p * strideA + (transa ? i * lda + l : l * lda + i))) *
-                                factor(read(B, Btype, p * strideB + (transb ? l * ldb + j : j * ldb + l)));
-                    sum += part;
+    std::vector<float> left(k * m), part(m), sums(m);
+    for (long long p = 0; p < batch; ++p) {
+        for (long long l = 0; l < k; ++l)
+            for (long long i = 0; i < m; ++i)
+                left[l * m + i] = factor(read(A, Atype, p * strideA + (transa ? i * lda + l : l * lda + i)));
+        for (long long j = 0; j < n; ++j) {
+            std::fill(sums.begin(), sums.end(), 0.0f);
+            for (long long start = 0; start < k; start += length) {
+                std::fill(part.begin(), part.end(), 0.0f);
+                for (long long l = start; l < std::min(k, start + length); ++l) {
+                    const float right = factor(read(B, Btype, p * strideB + (transb ? l * ldb + j : j * ldb + l)));
+                    for (long long i = 0; i < m; ++i) part[i] += left[l * m + i] * right;
                 }
-                const long long place = p * strideC + j * ldc + i;
-                write(C, Ctype, place, scale * sum + (kept != 0 ? kept * read(C, Ctype, place) : 0));
+                for (long long i = 0; i < m; ++i) sums[i] += part[i];
             }
+            for (long long i = 0; i < m; ++i) {
+                const long long place = p * strideC + j * ldc + i;
+                write(C, Ctype, place, scale * sums[i] + (kept != 0 ? kept * read(C, Ctype, place) : 0));
+            }
+        }
+    }
 }
 
 }  // namespace
