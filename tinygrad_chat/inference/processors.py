@@ -6,8 +6,8 @@
     4. keep_top_k, keep_top_p                                              likeliest (B, V) -> likeliest (B, V)
     5. keep_min_p                                                          probabilities (B, V) -> probabilities (B, V)
 
-Each of the last three sets to 0 what it rules out among the tokens that its predecessor has kept. `keep_top_k` and
-`keep_top_p` take probabilities in descending order; `keep_min_p` takes them in any order.
+`keep_top_k`, `keep_top_p` and `keep_min_p` each set to 0 what they rule out among the tokens that are left. The first
+two take probabilities in descending order, `keep_min_p` in any order.
 """
 
 from __future__ import annotations
