@@ -1,4 +1,4 @@
-// The functions of cublasLt that kernels/cuda/cublas_lt.py calls, on the host, beside cublas.cpp. It offers several
+// The functions of cublasLt that kernels/cuda/cublas_lt.py calls, on the host, behind cublas.cpp. It offers several
 // algorithms, which sum in different orders: some cannot be used, some fail, and each takes a time of its own by the
 // device's clock.
 
@@ -133,6 +133,8 @@ const std::vector<Kind> KINDS{
     {0, 2, 1, SUCCESS, SUCCESS, 5},              // adds parts of a sum in the result's type
 };
 std::atomic<int> runs[7];
+int duration[7] = {1, 5, 1, 2, 3, 1, 1};
+
 // gelu in its tanh form: of the product, which is kept, or its slope where it was kept, times the product.
 void finish(const Problem& problem, void* D) {
     const Matrices& c = problem.C;
@@ -147,7 +149,6 @@ void finish(const Problem& problem, void* D) {
             write(D, c.type, place, problem.epilogue == GELU_AUX ? 0.5 * x * (1 + t) : product * slope);
         }
 }
-int duration[7] = {1, 5, 1, 2, 3, 1, 1};
 
 }  // namespace
 
@@ -211,7 +212,8 @@ extern "C" int cublasLtMatmulAlgoGetHeuristic(void* handle, void* operation, voi
 
 extern "C" int cublasLtMatmul(void* handle, void* operation, const void* alpha, const void* A, void* Adesc,
                               const void* B, void* Bdesc, const void* beta, const void* C, void* Cdesc, void* D,
-                              void* Ddesc, const Algorithm* algorithm, void* workspace, size_t size, void*) {
+                              void* Ddesc, const Algorithm* algorithm, void* workspace, size_t size,
+                              void* stream) {
     if (static_cast<Handle*>(handle)->thread != std::this_thread::get_id()) return EXECUTION_FAILED;
     const Problem problem(operation, Adesc, Bdesc, Cdesc, Ddesc);
     if (problem.status != SUCCESS) return problem.status;
@@ -225,13 +227,16 @@ extern "C" int cublasLtMatmul(void* handle, void* operation, const void* alpha, 
     for (const void* x : {A, B, C, const_cast<const void*>(D)})
         if (reinterpret_cast<uintptr_t>(x) % algorithm->alignment) return INVALID_VALUE;
     if (C != D) return NOT_SUPPORTED;
-    const Matrices &a = problem.A, &b = problem.B, &c = problem.C;
-    multiply(problem.transa, problem.transb, c.rows, c.columns, problem.transa ? a.rows : a.columns,
-             *static_cast<const float*>(alpha), A, a.type, a.leading, a.stride, B, b.type, b.leading, b.stride,
-             *static_cast<const float*>(beta), D, c.type, c.leading, c.stride, c.count, problem.compute == 77,
-             kind.parts);
-    if (problem.epilogue != NO_EPILOGUE) finish(problem, D);
-    ++runs[algorithm->number];
-    ticks += duration[algorithm->number];
-    return SUCCESS;
+    const float scale = *static_cast<const float*>(alpha), kept = *static_cast<const float*>(beta);
+    const uint64_t number = algorithm->number;
+    return submit(stream, [=] {
+        const Matrices &a = problem.A, &b = problem.B, &c = problem.C;
+        multiply(problem.transa, problem.transb, c.rows, c.columns, problem.transa ? a.rows : a.columns, scale, A,
+                 a.type, a.leading, a.stride, B, b.type, b.leading, b.stride, kept, D, c.type, c.leading, c.stride,
+                 c.count, problem.compute == 77, KINDS[number].parts);
+        if (problem.epilogue != NO_EPILOGUE) finish(problem, D);
+        ++runs[number];
+        ticks += duration[number];
+        return SUCCESS;
+    });
 }

@@ -29,6 +29,10 @@
 #define __shared__ static __attribute__((section("cuda_shared")))
 #define CHECK(condition) \
     do { if (!(condition)) throw std::runtime_error("check failed: " #condition); } while (0)
+// CUDA leaves undefined what a barrier does once threads have returned. GPUs let the others pass, as CuPy's kernels need.
+#ifndef RETURNED_THREADS_ARRIVE
+#define RETURNED_THREADS_ARRIVE false
+#endif
 #undef assert  // NVIDIA's compilers define it, and a GPU would spend time and registers on it: kernels use CHECK
 
 extern "C" char __start_cuda_shared __attribute__((weak)), __stop_cuda_shared __attribute__((weak));
@@ -159,8 +163,9 @@ inline void run_block() {
             return;
         }
         if (moved) continue;
-        if (at_barrier == threads) {
-            for (Fibre& fibre : fibres) fibre.waits = Waits::nothing;
+        if (at_barrier && at_barrier + (RETURNED_THREADS_ARRIVE ? over : 0) == threads) {
+            for (Fibre& fibre : fibres)
+                if (fibre.waits == Waits::barrier) fibre.waits = Waits::nothing;
             continue;
         }
         failure = at_barrier ? "a barrier that not all threads of the block reach"
