@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,16 @@ from tests.selection import some_cases
 from tinygrad_chat.files import CACHE_VARIABLE
 
 PROFILES = ("dev", "ci", "deep")  # each looks harder than the one before
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let nobody but `pytest -m gpu` see a GPU: for all other tests, `--backend auto` means the CPU."""
+    if not _wants_gpu(config):
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+
+def _wants_gpu(config: pytest.Config) -> bool:
+    return re.search(r"(?<!not )\bgpu\b", config.option.markexpr) is not None
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -41,6 +52,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         marker = item.get_closest_marker("profile")
         if marker is not None and PROFILES.index(marker.args[0]) > effort:
             item.add_marker(pytest.mark.skip(reason=f"takes long: --hypothesis-profile {marker.args[0]}"))
+        if item.get_closest_marker("gpu") and not _wants_gpu(config):
+            item.add_marker(pytest.mark.skip(reason="needs a GPU, which only pytest -m gpu sees"))
     if not effort:
         kept = some_cases(item.nodeid for item in items)
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in kept])

@@ -37,6 +37,12 @@ cudaDeviceProp properties() {
     return p;
 }
 
+// One, unless CUDA_VISIBLE_DEVICES names none.
+int count_devices() {
+    const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+    return visible && (!*visible || *visible == '-') ? 0 : 1;
+}
+
 // Allocations by their addresses.
 struct Memory {
     std::map<char*, size_t> sizes;
@@ -96,6 +102,7 @@ const char* cudaGetErrorName(cudaError_t error) {
         {cudaSuccess, "cudaSuccess"},
         {cudaErrorInvalidValue, "cudaErrorInvalidValue"},
         {cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation"},
+        {cudaErrorNoDevice, "cudaErrorNoDevice"},
         {cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle"},
         {cudaErrorNotReady, "cudaErrorNotReady"},
         {cudaErrorLaunchFailure, "cudaErrorLaunchFailure"},
@@ -118,7 +125,10 @@ cudaError_t cudaDriverGetVersion(int* version) { return *version = CUDART_VERSIO
 cudaError_t cudaRuntimeGetVersion(int* version) { return *version = CUDART_VERSION, ended(0); }
 cudaError_t cudaGetDevice(int* device) { return *device = 0, ended(0); }
 cudaError_t cudaSetDevice(int device) { return ended(device ? cudaErrorInvalidDevice : 0); }
-cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, ended(0); }
+cudaError_t cudaGetDeviceCount(int* count) {
+    *count = count_devices();
+    return ended(*count ? 0 : cudaErrorNoDevice);
+}
 cudaError_t cudaDeviceGetByPCIBusId(int* device, const char*) { return *device = 0, ended(0); }
 cudaError_t cudaDeviceGetPCIBusId(char* id, int length, int) {
     return std::snprintf(id, length, "0000:00:00.0"), ended(0);

@@ -1,4 +1,4 @@
-"""What the stand-in promises, asked through CuPy: run with `python -m tests.cupy_on_cpu pytest tests/cupy_on_cpu`."""
+"""What the stand-in promises, asked through CuPy: `python -m tests.cupy_on_cpu pytest -m gpu tests/cupy_on_cpu`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import pytest
 
 if "CUPY_ON_CPU_KERNELS" not in os.environ:
     pytest.skip("CuPy does not run on the CPU here", allow_module_level=True)
+
+pytestmark = pytest.mark.gpu
 
 cupy: Any = importlib.import_module("cupy")
 cupyx: Any = importlib.import_module("cupyx")

@@ -1,4 +1,4 @@
-"""Ranks with a GPU each, by CuPy's binding of NCCL: `python -m tests.cupy_on_cpu pytest tests/cupy_on_cpu`."""
+"""Ranks with a GPU each, by CuPy's binding of NCCL: `python -m tests.cupy_on_cpu pytest -m gpu tests/cupy_on_cpu`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pytest
 
 if "CUPY_ON_CPU_KERNELS" not in os.environ:
     pytest.skip("CuPy does not run on the CPU here", allow_module_level=True)
+
+pytestmark = pytest.mark.gpu
 
 TINY = {
     "backend": "cupy",
