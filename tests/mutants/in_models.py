@@ -81,7 +81,7 @@ FAULTS = {
         ),
         "nanochat's bound is that of a normal": ("math.sqrt(3 / options.width)", "math.sqrt(1 / options.width)"),
     },
-    "models/recorded_steps.py": {
+    "models/captured_steps.py": {
         "every column is that of the recording": ("self._end.write(cache.end)", "pass"),
         "rows begin where they began": ("self._starts.write(cache.starts)", "pass"),
         "what rows have kept is that of the last recorded step": (

@@ -29,7 +29,7 @@ from tinygrad_chat.autograd import reference_ops
 from tinygrad_chat.backend import EAGER_STEPS, Backend, Compute, Packet, Slot, compute, get_backend
 from tinygrad_chat.cli.display import open_display
 from tinygrad_chat.kernels.cuda import flash_attention
-from tinygrad_chat.models import recorded_steps
+from tinygrad_chat.models import captured_steps
 from tinygrad_chat.optim import SGD, AdamW
 from tinygrad_chat.optim.optimizer import StepScalars
 from tinygrad_chat.training import graphs
@@ -410,7 +410,7 @@ def test_a_recording_holds_for_its_settings_only(monkeypatch: pytest.MonkeyPatch
 def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `--backend cupy` be the stand-in, on which samples are drawn eagerly: only a run's own steps are counted."""
     monkeypatch.setattr(compute, "get_backend", lambda name: DEVICE if name == "cupy" else get_backend(name))
-    monkeypatch.setattr(recorded_steps, "EAGER_STEPS", 1 << 30)
+    monkeypatch.setattr(captured_steps, "EAGER_STEPS", 1 << 30)
 
 
 @pytest.mark.usefixtures("on_device")

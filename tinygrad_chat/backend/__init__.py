@@ -6,10 +6,10 @@ the choice of back end, kernels and precision that a model is built with.
 
 from tinygrad_chat.backend.base import Backend
 from tinygrad_chat.backend.compute import Compute, default_compute
+from tinygrad_chat.backend.graph_capture import EAGER_STEPS, Recorder
 from tinygrad_chat.backend.host_memory import available_memory
 from tinygrad_chat.backend.inbox import BUFFERS, Inbox, Packet, Slot
 from tinygrad_chat.backend.product_choices import ProductChoices
-from tinygrad_chat.backend.recorder import EAGER_STEPS, Recorder
 from tinygrad_chat.backend.registry import (
     Kernels,
     array_module,

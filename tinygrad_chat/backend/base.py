@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_chat.backend.graph_capture import Recorder
 from tinygrad_chat.backend.host_memory import available_memory
-from tinygrad_chat.backend.recorder import Recorder
 from tinygrad_chat.backend.whole_numbers import narrowed
 
 

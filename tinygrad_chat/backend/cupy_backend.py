@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.backend.base import Backend
-from tinygrad_chat.backend.cupy_recorder import CupyRecorder
+from tinygrad_chat.backend.cupy_graph_capture import CupyRecorder
 from tinygrad_chat.errors import BackendError
 
 NUMPY_FOR_BFLOAT16 = "2.1.2"

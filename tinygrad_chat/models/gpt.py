@@ -13,8 +13,8 @@ from tinygrad_chat.backend import Compute, array_module
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.models.base import NextTokenModel
 from tinygrad_chat.models.blocks import Block, Rotate
+from tinygrad_chat.models.captured_steps import RecordedSteps
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.models.recorded_steps import RecordedSteps
 from tinygrad_chat.models.weights import Weights, checked_weights, draw_weights, frozen_names, side_by_side
 from tinygrad_chat.nn import AnyCache, KeyValueCache, ResidualStream, StoredWeight, dropper, write_columns
 from tinygrad_chat.tensor import Tensor

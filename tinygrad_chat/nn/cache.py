@@ -42,7 +42,7 @@ class KeyValueCache:
     filled: Any = None
     """How many of the keys that `extend` returns are there yet, as an array; None if all are."""
     recorded: Any = None
-    """The steps of one token that its model has recorded, if it does so (`models.recorded_steps`)."""
+    """The steps of one token that its model has recorded, if it does so (`models.captured_steps`)."""
 
     def __init__(self, layers: int, batch: int, capacity: int, width: int, *, backend: Backend, dtype: Any) -> None:
         self._xp = backend.xp

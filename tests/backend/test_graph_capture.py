@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tinygrad_chat.backend import Inbox, Packet
-from tinygrad_chat.backend.cupy_recorder import CupyRecorder
+from tinygrad_chat.backend.cupy_graph_capture import CupyRecorder
 from tinygrad_chat.backend.numpy_backend import NumpyBackend
 
 

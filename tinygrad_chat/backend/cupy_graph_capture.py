@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from tinygrad_chat.backend.recorder import Recorder
+from tinygrad_chat.backend.graph_capture import Recorder
 
 
 class CupyRecorder(Recorder):
