@@ -35,23 +35,23 @@ class Decoder(Protocol):
 
 
 class OurDecoder:
-    """Our GPT of `configuration` with a cache for `configuration.batch` sequences. If `repeated`, a device repeats what
-    it has recorded."""
+    """Our GPT of `configuration` with a cache for `configuration.batch` sequences. With `graph`, a device replays a
+    token's step as a CUDA graph."""
 
     def __init__(
-        self, configuration: Configuration, kernels: str = "auto", backend: str = "numpy", *, repeated: bool = True
+        self, configuration: Configuration, kernels: str = "auto", backend: str = "numpy", *, graph: bool = True
     ) -> None:
         from tinygrad_chat import GPT, Compute
 
         compute = Compute.choose(backend, kernels)
         self._model = GPT(configuration.vocabulary, configuration.options, compute=compute)
-        self._model.records_steps = repeated
+        self._model.captures_steps = graph
         self._cache = self._model.new_cache(configuration.batch)
 
     @property
     def why_eager(self) -> str | None:
-        """Why a device has recorded no step, if that failed."""
-        return None if self._cache.recorded is None else self._cache.recorded.refused
+        """Why no step has been captured, if that failed."""
+        return None if self._cache.captured is None else self._cache.captured.refused
 
     def begin(self) -> None:
         """Forget every token."""

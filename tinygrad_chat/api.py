@@ -176,7 +176,7 @@ def load(
 
     Another program's model is opened in place: a Hugging Face folder, a GGUF file, hub:owner/name, smollm2. One of your
     own is rebuilt by `model`(vocabulary). `weights` says how matrices are stored: as float32, as float16 in half the
-    memory or as int8 in a quarter; the last two are faster, but have no gradient. With `graph`, a GPU repeats the step
+    memory or as int8 in a quarter; the last two are faster, but have no gradient. With `graph`, a GPU replays the step
     of one token as a CUDA graph. There is a warning for each damaged checkpoint newer than the one opened, and for
     anything a model has to do without. Raises CheckpointError if there is no checkpoint or it is damaged.
     """

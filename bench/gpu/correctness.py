@@ -133,7 +133,7 @@ def _on_host(name: str, rows: int, steps: int) -> tuple[dict[str, np.ndarray], l
 
 def _train(name: str, rows: int, steps: int, compute: Compute) -> tuple[dict[str, np.ndarray], list[float], np.ndarray]:
     """Return the first gradient by parameter, computed call by call, and the losses of all steps and the logits (N, B,
-    V) of tokens read one at a time, most of both repeated as graphs where there are such, from the same weights
+    V) of tokens read one at a time, most of both replayed as graphs where there are such, from the same weights
     everywhere."""
     tokens = np.random.default_rng(0).integers(VOCABULARY, size=(rows, SIZES["context"] + 1))
     model = GPT(VOCABULARY, MODELS[name], compute=compute)
@@ -149,10 +149,10 @@ def _train(name: str, rows: int, steps: int, compute: Compute) -> tuple[dict[str
     flat = np.array(to_host(parameters.gradient))
     gradient = {name: flat[span] for name, span in parameters.spans()}
     results = [step(batch, number, random=np.random.default_rng(number)) for number in range(steps)]
-    if cache.recorded is not None and not len(cache.recorded):
-        raise turns.BenchmarkError(f"no step of generation was recorded: {cache.recorded.refused}")
+    if cache.captured is not None and not len(cache.captured):
+        raise turns.BenchmarkError(f"no step of generation was captured: {cache.captured.refused}")
     if step.why_eager is not None:
-        raise turns.BenchmarkError(f"no step of training was recorded: {step.why_eager}")
+        raise turns.BenchmarkError(f"no step of training was captured: {step.why_eager}")
     return gradient, [float(result.loss) for result in results], logits
 
 

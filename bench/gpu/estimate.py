@@ -110,7 +110,7 @@ def count(make: Callable[[Any], TrainStep], draw: Callable[[], Any], roofs: Roof
 
 
 def estimate_generation(name: str, roofs: Roofs) -> list[Part]:
-    """Return the parts of the step that a device repeats for one more token of one sequence, by a configuration's
+    """Return the parts of the step that a device replays for one more token of one sequence, by a configuration's
     model, with a context that is just full; longest first."""
     if name == D12:
         options, vocabulary = _d12().model, D12_VOCABULARY

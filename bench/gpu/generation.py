@@ -1,6 +1,6 @@
 """Greedy generation, ours and PyTorch's, each with a cache: tokens a second in turns.
 
-Ours as it is used, where a step is recorded and repeated, and submitted call by call. What each engine thinks of given
+Ours as it is used, where a step is captured and replayed, and submitted call by call. What each engine thinks of given
 tokens must agree first. Compiled, PyTorch would compile anew as the cache grows: bench decode has it.
 """
 
@@ -58,7 +58,7 @@ class _Generation:
             "prompt": PROMPT,
             "new": new,
         }
-        return self.engines.ask(turns.OURS if eager else version, {**request, "repeated": not eager})
+        return self.engines.ask(turns.OURS if eager else version, {**request, "graph": not eager})
 
 
 def _compare(generation: _Generation, rounds: int, record: Record) -> None:
@@ -87,7 +87,7 @@ def _compare(generation: _Generation, rounds: int, record: Record) -> None:
 def _expect_agreement(generation: _Generation, record: Record) -> None:
     """Compare the losses of tokens that are read one at a time. A peer without losses like ours is not timed.
 
-    Raises BenchmarkError where ours differ between repeated steps and others.
+    Raises BenchmarkError where ours differ between replayed steps and eager ones.
     """
     losses: dict[str, list[float]] = {}
     for version in generation.versions:

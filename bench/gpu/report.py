@@ -155,7 +155,7 @@ def _profile(stages: Mapping[str, Any]) -> Iterator[str]:
         title = f"a step of ours, op by op: {profile['configuration']}, batch {profile['batch']}"
         yield from _table(title, "forward ms", "backward ms", "share", "of limit", rows=rows)
         yield f"\n{profile['bottleneck']}."
-        yield f"In training, {'recorded and repeated' * profile['recorded'] or 'submitted op by op, too'}, a step takes"
+        yield f"In training, {'captured and replayed' * profile['captured'] or 'submitted op by op, too'}, a step takes"
         host = profile["host_seconds"]
         submitted = "" if host is None else f", which the host submits in {1e3 * host:.2f} ms"
         device = f"the device needs {1e3 * profile['device_seconds']:.2f} ms"

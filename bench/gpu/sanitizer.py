@@ -85,7 +85,7 @@ def _draw(options: ModelOptions, vocabulary: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _generate(model: GPT) -> None:
-    """Let prompts of different lengths go on by a few tokens: enough for a step to be recorded and repeated."""
+    """Let prompts of different lengths go on by a few tokens: enough for a step to be captured and replayed."""
     engine = Engine(model, None, rows=BATCH)
     options = GenerationOptions(max_new_tokens=EAGER_STEPS + 3)
     engine.finish([engine.submit(range(1, length), options) for length in (3, 6)])

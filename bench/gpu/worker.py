@@ -37,9 +37,9 @@ class OurEngine:
         train_step = make_train_step(configuration, self._compute)
         return lambda tokens, targets: train_step((tokens, targets), 0).loss
 
-    def decoder(self, configuration: Configuration, weights: Any, *, repeated: bool) -> Decoder:
+    def decoder(self, configuration: Configuration, weights: Any, *, graph: bool) -> Decoder:
         """Return the model with a cache."""
-        return OurDecoder(configuration, backend=self._backend.name, repeated=repeated)
+        return OurDecoder(configuration, backend=self._backend.name, graph=graph)
 
     def attention(self, configuration: Configuration) -> str:
         """Which attention a training step runs."""
@@ -77,7 +77,7 @@ class TorchEngine:
         bfloat16 = self._device == "cuda"  # a trial on the CPU compares float32 with float32
         return training_step(configuration, weights, compiled=self._compiled, bfloat16=bfloat16, device=self._device)
 
-    def decoder(self, configuration: Configuration, weights: Any, *, repeated: bool) -> Decoder:
+    def decoder(self, configuration: Configuration, weights: Any, *, graph: bool) -> Decoder:
         """Return the model with a cache."""
         from bench.peers.torch_decoder import TorchDecoder
 
@@ -152,13 +152,13 @@ def main(name: str, device: str) -> None:
 
     def decoder_of(request: dict[str, Any]) -> tuple[Decoder, np.ndarray]:
         """Return a decoder, and the tokens of a prompt and those after it."""
-        configuration, key = Configuration.parse(request["sizes"]), (request["sizes"], request["repeated"])
+        configuration, key = Configuration.parse(request["sizes"]), (request["sizes"], request["graph"])
         if any(sizes != request["sizes"] for sizes, _ in decoders):
             decoders.clear()
             engine.free()
         if key not in decoders:
             weights = np.load(request["weights"])
-            decoders[key] = engine.decoder(configuration, weights, repeated=request["repeated"])
+            decoders[key] = engine.decoder(configuration, weights, graph=request["graph"])
         return decoders[key], configuration.draw(0)[0]
 
     def forced(request: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def main(name: str, device: str) -> None:
         engine.synchronize()
         seconds = time.perf_counter() - began
         if why := getattr(decoder, "why_eager", None):
-            raise turns.BenchmarkError(f"no step of generation was recorded: {why}")
+            raise turns.BenchmarkError(f"no step of generation was captured: {why}")
         return {"seconds": seconds}
 
     answers: dict[str, Callable[[dict[str, Any]], Any]] = {

@@ -1,4 +1,4 @@
-"""How a device is sent numbers and asked to record: in which order, and what happens on an error. Here the device is a
+"""How a device is sent numbers and captures graphs: in which order, and what happens on an error. Here the device is a
 list of what it was asked for."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tinygrad_chat.backend import Inbox, Packet
-from tinygrad_chat.backend.cupy_graph_capture import CupyRecorder
+from tinygrad_chat.backend.cupy_graph_capture import CupyGraphCapture
 from tinygrad_chat.backend.numpy_backend import NumpyBackend
 
 
@@ -49,13 +49,13 @@ def test_an_inbox_overwrites_no_buffer_that_is_still_to_be_read():
     assert inbox.array.ctypes.data == address
 
 
-def test_the_host_has_an_inbox_too_but_records_nothing():
+def test_the_host_has_an_inbox_too_but_captures_nothing():
     backend = NumpyBackend()
     inbox = Inbox(backend, (1, 2), np.float32)
     for numbers in ([[1, 2]], [[3, 4]], [[5, 6]]):
         inbox.write(numbers)
         assert inbox.array.tolist() == numbers
-    assert backend.recorder() is None
+    assert backend.graph_capture() is None
 
 
 def test_a_packet_overwrites_all_of_its_arrays_by_one_copy_each_with_what_was_written_last():
@@ -111,7 +111,7 @@ def calls() -> list[str]:
 
 
 @pytest.fixture
-def recorder(calls: list[str]) -> CupyRecorder:
+def capture(calls: list[str]) -> CupyGraphCapture:
     @contextmanager
     def using_allocator(malloc: str) -> Iterator[None]:
         calls.append(f"allocate by {malloc}")
@@ -129,41 +129,43 @@ def recorder(calls: list[str]) -> CupyRecorder:
         using_allocator=using_allocator,
     )
     pool = SimpleNamespace(free_all_blocks=lambda: calls.append("free"))
-    return CupyRecorder(SimpleNamespace(cuda=cuda, get_default_memory_pool=lambda: pool))
+    return CupyGraphCapture(SimpleNamespace(cuda=cuda, get_default_memory_pool=lambda: pool))
 
 
 ENTERED = ["its own waits for the other's event", "allocate by its pool", "its own is current"]
 LEFT = ["its own is current no longer", "allocate as before", "the other waits for its own's event"]
 
 
-def test_work_is_captured_apart_and_launched_apart(recorder: CupyRecorder, calls: list[str]):
-    with recorder.apart():
-        repeat = recorder.record(lambda: calls.append("work"))
-    with recorder.apart():
-        repeat()
-    captured = ["free", "begin", "work", "end"]
-    assert calls == [*ENTERED, *captured, *LEFT, *ENTERED, "launch on its own", *LEFT]
-    assert recorder.memory_held() == 7
+def test_work_is_captured_and_launched_on_its_own_stream(capture: CupyGraphCapture, calls: list[str]):
+    with capture.on_its_stream():
+        replay = capture.capture(lambda: calls.append("work"))
+    with capture.on_its_stream():
+        replay()
+    within = ["free", "begin", "work", "end"]
+    assert calls == [*ENTERED, *within, *LEFT, *ENTERED, "launch on its own", *LEFT]
+    assert capture.memory_held() == 7
 
 
 def test_nothing_is_collected_while_work_is_captured_and_memory_is_given_back_before_the_first_alone(
-    recorder: CupyRecorder, calls: list[str]
+    capture: CupyGraphCapture, calls: list[str]
 ):
     collected = []
-    with recorder.apart():
+    with capture.on_its_stream():
         for _ in range(2):
-            recorder.record(lambda: collected.append(gc.isenabled()))
+            capture.capture(lambda: collected.append(gc.isenabled()))
     assert (collected, gc.isenabled()) == ([False, False], True)
     assert calls.count("free") == 1
 
 
 @pytest.mark.parametrize("invalid", [False, True])
-def test_an_error_ends_the_capture_and_is_the_one_that_is_told(recorder: CupyRecorder, calls: list[str], invalid: bool):
+def test_an_error_ends_the_capture_and_is_the_one_that_is_told(
+    capture: CupyGraphCapture, calls: list[str], invalid: bool
+):
     def work() -> None:
         calls.extend(["invalid"] * invalid)
         raise MemoryError("no room")
 
-    with pytest.raises(MemoryError, match="no room"), recorder.apart():
-        recorder.record(work)
+    with pytest.raises(MemoryError, match="no room"), capture.on_its_stream():
+        capture.capture(work)
     assert "end" in calls
     assert calls[-1] == LEFT[-1]

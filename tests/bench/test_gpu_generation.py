@@ -18,7 +18,7 @@ PEER = "torch eager"
 
 
 class FakeEngines:
-    """Engines with given losses and seconds; ours by whether it repeats what it has recorded."""
+    """Engines with given losses and seconds; ours by whether it replays a graph."""
 
     def __init__(self, losses: Mapping[str, float], seconds: Mapping[str, float]) -> None:
         self.names, self.losses, self.seconds = [turns.OURS, PEER], losses, seconds
@@ -26,7 +26,7 @@ class FakeEngines:
     def ask(self, engine: str, request: dict[str, Any]) -> dict[str, Any] | None:
         if engine not in self.names:
             return None
-        version = engine if request["repeated"] else CALL_BY_CALL
+        version = engine if request["graph"] else CALL_BY_CALL
         if request["what"] == "forced":
             return {"losses": [self.losses.get(version, 4.0)] * request["new"]}
         return {"seconds": self.seconds[version]}
@@ -57,7 +57,7 @@ def test_a_peer_that_thinks_otherwise_of_the_same_tokens_is_not_timed(tmp_path: 
     assert compared(tmp_path, peer=4.1) == {turns.OURS: 1.0, CALL_BY_CALL: 2.0}
 
 
-def test_nothing_is_timed_if_repeated_steps_think_otherwise_than_others(tmp_path: Path):
+def test_nothing_is_timed_if_replayed_steps_think_otherwise_than_eager_ones(tmp_path: Path):
     with pytest.raises(turns.BenchmarkError, match="call by call within 2e-02 of ours"):
         compared(tmp_path, call=4.1)
     assert not [line for line in record_of("decode", tmp_path).lines() if line["what"] == "generation"]

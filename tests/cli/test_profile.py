@@ -45,13 +45,13 @@ def test_a_recorded_step_on_a_device_has_times_of_its_own_beside_the_table(
     taken = module.profile_run
 
     def on_device(run: Run, steps: int) -> module.Profile:
-        found = {"on_device": True, "recorded": True, "host_seconds": host, "device_seconds": 0.002}
+        found = {"on_device": True, "captured": True, "host_seconds": host, "device_seconds": 0.002}
         return dataclasses.replace(taken(run, steps), **found)
 
     monkeypatch.setattr(module, "profile_run", on_device)
     out = tgc("profile", *TINY)[1]
     assert f"\nof that, {line}the device needs 2.00 ms\n" in out
-    assert "\nin training, a step is recorded once and repeated (CUDA graphs); the table is of one submitted " in out
+    assert "\nin training, a step is captured once and replayed (CUDA graphs); the table is of one submitted " in out
 
 
 @pytest.mark.profile("ci")
@@ -71,7 +71,7 @@ def test_json_and_a_trace_can_be_read_again(tgc: Tgc, tmp_path: Path, monkeypatc
     assert code == 0
     taken = json.loads(out)
     assert taken["rows"][0].keys() >= {"name", "forward", "backward", "flops", "bytes", "bound", "least"}
-    assert taken.keys() >= {"host_seconds", "device_seconds", "recorded", "bottleneck"}
+    assert taken.keys() >= {"host_seconds", "device_seconds", "captured", "bottleneck"}
     events = json.loads(Path("step.json").read_text())["traceEvents"]
     assert {event["name"] for event in events} >= {"linear", "AdamW"}
 

@@ -1,6 +1,6 @@
 """A back end that stands in for a GPU: its arrays refuse to meet NumPy's, as CuPy's do, and its kernels are run by the
 host. Its precision is float32 unless another is chosen.
-Where it is asked to, it captures work and repeats it, as a GPU does with CUDA graphs (tape.py).
+Where it is asked to, it captures work and replays it, as a GPU does with CUDA graphs (tape.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from tests.cuda_on_cpu import tape
 from tests.cuda_on_cpu.bfloat16 import WIDENED, as_cupy_reads, widened
 from tests.cuda_on_cpu.compiler import FOLDER, Kernel, Nvrtc, RawModule, memory_around, shared_library, with_margins
-from tinygrad_chat.backend import Backend, Recorder, registry
+from tinygrad_chat.backend import Backend, GraphCapture, registry
 from tinygrad_chat.kernels.cuda import cublas, cublas_lt
 
 _may_wait = True
@@ -46,7 +46,7 @@ def standing_in(*, capturing: bool = False, compute_capability: str = "80") -> I
     """Within this context the package knows `DEVICE`, and its products are computed by tests/cuda_on_cpu/cublas.cpp and
     cublas_lt.cpp.
 
-    If `capturing`, the device has a recorder. With a compute capability of 9.0, "90", it has wgmma.
+    If `capturing`, the device captures graphs. With a compute capability of 9.0, "90", it has wgmma.
     """
     loaders = cublas.load_library, cublas_lt.load_library
     registry._backend_of_type[DeviceArray] = DEVICE
@@ -93,10 +93,10 @@ class _Product:
         kept: list[Any] = list(given)
         for place in self._factors:
             kept[place] = ctypes.c_float(ctypes.c_float.from_address(given[place]).value)
-        tape.submit(self._repeat, *kept)
+        tape.submit(self._replay, *kept)
         return 0
 
-    def _repeat(self, *given: Any) -> None:
+    def _replay(self, *given: Any) -> None:
         status = self._function(*(ctypes.addressof(x) if isinstance(x, ctypes.c_float) else x for x in given))
         assert status == 0, f"a captured product failed with status {status}"
 
@@ -306,9 +306,9 @@ class Device(Backend):
         tape.refuse("a copy to the device")
         array.view(np.ndarray)[...] = buffer
 
-    def recorder(self) -> Recorder | None:
-        """Return one that captures on a tape, if asked for when the device began to stand in."""
-        return tape.TapeRecorder() if self.captures else None
+    def graph_capture(self) -> GraphCapture | None:
+        """Return what captures on tapes, if asked for when the device began to stand in."""
+        return tape.TapeCapture() if self.captures else None
 
 
 DEVICE = Device()

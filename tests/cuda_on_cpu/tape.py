@@ -1,7 +1,7 @@
 """What the stand-in's stream captures in place of a CUDA graph: calls with the addresses of their arrays.
 
 As on a GPU, nothing is computed while work is captured, and what the host then passes as a number stays as it was. A
-replay repeats the calls on what lies at their addresses by then. Memory that was allocated meanwhile belongs to the
+replay makes the calls again on what lies at their addresses by then. Memory that was allocated meanwhile belongs to the
 tape and holds NaNs; any other must still be there.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.backend import Recorder
+from tinygrad_chat.backend import GraphCapture
 
 _tape: Tape | None = None
 
@@ -33,7 +33,7 @@ class Tape:
         self.memory: list[np.ndarray] = []
 
     def replay(self) -> None:
-        """Repeat every call."""
+        """Make every call again."""
         for function, arguments in self.calls:
             function(*_found(arguments))
 
@@ -90,15 +90,15 @@ def allocated(x: np.ndarray) -> np.ndarray:
     return x
 
 
-class TapeRecorder(Recorder):
+class TapeCapture(GraphCapture):
     """Captures work on tapes; as a stream of its own would, it does nothing outside its context."""
 
     def __init__(self) -> None:
         self._entered = False
 
     @contextmanager
-    def apart(self) -> Iterator[None]:
-        """Let work be captured and repeated."""
+    def on_its_stream(self) -> Iterator[None]:
+        """Let work be captured and replayed."""
         assert not self._entered
         self._entered = True
         try:
@@ -106,7 +106,7 @@ class TapeRecorder(Recorder):
         finally:
             self._entered = False
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """Capture `work` on a tape."""
         assert self._entered
         with capturing() as tape:

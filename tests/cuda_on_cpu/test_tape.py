@@ -1,4 +1,4 @@
-"""The stand-in's capture itself: nothing is computed meanwhile, a replay repeats all of it, and what CUDA refuses is
+"""The stand-in's capture itself: nothing is computed meanwhile, a replay computes all of it, and what CUDA refuses is
 refused."""
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ WORK = {
 
 
 @pytest.mark.parametrize("work", WORK)
-def test_work_is_not_done_while_it_is_captured_and_repeated_with_new_numbers(work: str):
+def test_work_is_not_done_while_it_is_captured_and_replayed_with_new_numbers(work: str):
     x, out = on_device([[1, 2], [3, 4]]), on_device([[5, 6], [7, 8]])
     with tape.capturing() as captured:
         WORK[work](x, out)

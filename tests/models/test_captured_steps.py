@@ -1,4 +1,4 @@
-"""Steps of one token that a device has recorded leave the bits of eager ones, whoever joins or leaves in between.
+"""Steps of one token, captured as CUDA graphs, leave the bits of eager ones, whoever joins or leaves in between.
 
 The device is tests/cuda_on_cpu's, which keeps each call with its addresses and computes nothing while it captures.
 """
@@ -61,11 +61,11 @@ def device(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-def build(variant: dict[str, Any], *, recording: bool = True, dtype: str = "float32", backend: Backend = DEVICE) -> GPT:
+def build(variant: dict[str, Any], *, capturing: bool = True, dtype: str = "float32", backend: Backend = DEVICE) -> GPT:
     model = GPT(V, ModelOptions(**{**SMALL, **variant}), compute=Compute.choose(backend, dtype=dtype))
     random = np.random.default_rng(0)
     model.parameters().load({name: random.normal(size=x.shape) / 3 for name, x in model.parameters().state().items()})
-    model.records_steps = recording
+    model.captures_steps = capturing
     return model
 
 
@@ -105,8 +105,8 @@ def read_in_company(model: GPT) -> list[np.ndarray]:
     rows.clear()
     rows.join([[3, 1]])
     step(4)
-    recorded = rows._cache.recorded
-    assert recorded is None or (len(recorded) > 0 and recorded.refused is None)
+    captured = rows._cache.captured
+    assert captured is None or (len(captured) > 0 and captured.refused is None)
     return [model.compute.backend.to_host(logits).copy() for logits in found]
 
 
@@ -115,20 +115,20 @@ def read_in_company(model: GPT) -> list[np.ndarray]:
     ("dtype", "columns"), [("float32", 4), ("float32", cache_module.FIRST_COLUMNS), ("tf32", 4), ("bfloat16", 4)]
 )
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-def test_recorded_steps_leave_the_bits_of_eager_ones(
+def test_captured_steps_leave_the_bits_of_eager_ones(
     variant: dict[str, Any], dtype: str, columns: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cache_module, "FIRST_COLUMNS", columns)  # few: recordings end when the cache grows
-    repeated = replays(monkeypatch)
-    eager = read_in_company(build(variant, dtype=dtype, recording=False))
-    assert not repeated
-    recorded = read_in_company(build(variant, dtype=dtype))
-    assert len(repeated) >= len(eager) // 2
-    for ours, theirs in zip(recorded, eager, strict=True):
+    monkeypatch.setattr(cache_module, "FIRST_COLUMNS", columns)  # few: graphs end when the cache grows
+    replayed = replays(monkeypatch)
+    eager = read_in_company(build(variant, dtype=dtype, capturing=False))
+    assert not replayed
+    captured = read_in_company(build(variant, dtype=dtype))
+    assert len(replayed) >= len(eager) // 2
+    for ours, theirs in zip(captured, eager, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     if dtype == "float32":
         on_host = read_in_company(build(variant, backend=get_backend("numpy")))
-        for ours, theirs in zip(recorded, on_host, strict=True):
+        for ours, theirs in zip(captured, on_host, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
@@ -137,7 +137,7 @@ def read(model: GPT, cache: KeyValueCache, tokens: Any) -> np.ndarray:
 
 
 def ready(model: GPT, rows: int = 1) -> KeyValueCache:
-    """Return a cache whose next step is repeated."""
+    """Return a cache whose next step is replayed."""
     cache = model.new_cache(rows)
     for tokens in ([[1, 2]] * rows, *[[[3]] * rows] * (EAGER_STEPS + 1)):
         read(model, cache, tokens)
@@ -146,26 +146,26 @@ def ready(model: GPT, rows: int = 1) -> KeyValueCache:
 
 def test_a_token_takes_one_packet_and_one_launch(monkeypatch: pytest.MonkeyPatch):
     model = build({})
-    cache, repeated, sent = ready(model), replays(monkeypatch), []
+    cache, replayed, sent = ready(model), replays(monkeypatch), []
     monkeypatch.setattr(Packet, "send", lambda self, send=Packet.send: (sent.append(self), send(self))[1])
     for _ in range(3):
         read(model, cache, [[5]])
-    assert len(repeated) == len(sent) == 3
-    assert len(repeated[0].calls) > 20  # which are not made one by one
+    assert len(replayed) == len(sent) == 3
+    assert len(replayed[0].calls) > 20  # which are not made one by one
 
 
 @pytest.mark.parametrize("kind", [np.array, DEVICE.xp.array, list])
 def test_tokens_are_read_from_wherever_they_are(kind: Any, monkeypatch: pytest.MonkeyPatch):
     found = []
-    for recording in (False, True):
-        model = build({}, recording=recording)
-        cache, tokens, repeated = ready(model), kind([[5]]), replays(monkeypatch)
+    for capturing in (False, True):
+        model = build({}, capturing=capturing)
+        cache, tokens, replayed = ready(model), kind([[5]]), replays(monkeypatch)
         for _ in range(3):
             logits = model.next_token_logits(tokens, cache)
             drawn = logits.argmax(axis=-1)[:, None]
             found.append(DEVICE.to_host(drawn).item())
             tokens = drawn if kind == DEVICE.xp.array else kind([[found[-1]]])
-        assert len(repeated) == 3 * recording
+        assert len(replayed) == 3 * capturing
     assert found[:3] == found[3:]
     assert len(set(found)) > 1
 
@@ -189,7 +189,7 @@ def test_a_result_is_not_overwritten_by_the_next_step():
 
 @pytest.mark.parametrize("moved", [False, True])
 def test_weights_that_have_changed_are_read_where_they_are(moved: bool):
-    eager, moving = build({}, recording=False), build({})
+    eager, moving = build({}, capturing=False), build({})
     caches = ready(eager), ready(moving)
     for model in (eager, moving):
         values = {name: x / 2 for name, x in model.parameters().state().items()}
@@ -210,45 +210,45 @@ def test_a_full_context_is_refused_as_by_an_eager_step():
         read(model, cache, [[5]])
 
 
-def test_what_cannot_be_recorded_stays_eager_and_says_why(monkeypatch: pytest.MonkeyPatch):
+def test_what_cannot_be_captured_stays_eager_and_says_why(monkeypatch: pytest.MonkeyPatch):
     def refuse(self: Any, work: Any) -> Any:
         raise MemoryError("no memory\nfor a graph")
 
-    monkeypatch.setattr(tape.TapeRecorder, "record", refuse)
-    eager, model = build({}, recording=False), build({})
+    monkeypatch.setattr(tape.TapeCapture, "capture", refuse)
+    eager, model = build({}, capturing=False), build({})
     caches = eager.new_cache(1), model.new_cache(1)
     for tokens in ([[1, 2]], *[[[3]]] * (EAGER_STEPS + 3)):
         np.testing.assert_array_equal(read(model, caches[1], tokens), read(eager, caches[0], tokens))
-    assert caches[1].recorded.refused == "no memory for a graph"
+    assert caches[1].captured.refused == "no memory for a graph"
 
 
-def test_a_refusal_lets_go_of_what_was_recorded_before(monkeypatch: pytest.MonkeyPatch):
+def test_a_refusal_lets_go_of_what_was_captured_before(monkeypatch: pytest.MonkeyPatch):
     rows = shared_rows(build({}))
-    for recorded in (1, 0):
+    for captured in (1, 0):
         rows.join([[1, 2]])
         for _ in range(EAGER_STEPS + 1):
             rows.step([3] * rows._cache.rows)
-        assert len(rows._cache.recorded) == recorded
-        monkeypatch.setattr(tape.TapeRecorder, "record", lambda *given: {}["no room"])
-    assert rows._cache.recorded.refused == "'no room'"
+        assert len(rows._cache.captured) == captured
+        monkeypatch.setattr(tape.TapeCapture, "capture", lambda *given: {}["no room"])
+    assert rows._cache.captured.refused == "'no room'"
 
 
-def test_other_ops_and_those_that_are_watched_are_not_repeated(monkeypatch: pytest.MonkeyPatch):
+def test_other_ops_and_those_that_are_watched_are_not_replayed(monkeypatch: pytest.MonkeyPatch):
     model = build({})
-    cache, repeated = ready(model), replays(monkeypatch)
+    cache, replayed = ready(model), replays(monkeypatch)
     for eagerly in (reference_ops(), watched_ops(lambda *given: lambda out, rule: rule)):
         with eagerly:
             read(model, cache, [[5]])
-    assert not repeated
+    assert not replayed
     read(model, cache, [[5]])
-    assert len(repeated) == 1
+    assert len(replayed) == 1
 
 
 def test_rows_that_have_not_joined_yet_are_read_eagerly():
     """With a known prefix they read one token, too, but into other memory."""
     found = []
-    for recording in (False, True):
-        rows = shared_rows(build({}, recording=recording), prefix_bytes=1 << 20)
+    for capturing in (False, True):
+        rows = shared_rows(build({}, capturing=capturing), prefix_bytes=1 << 20)
         rows.join([[1, 2, 3]])
         for _ in range(EAGER_STEPS + 1):
             rows.step([4])
@@ -256,7 +256,7 @@ def test_rows_that_have_not_joined_yet_are_read_eagerly():
         for last in (9, 10):
             found.append(DEVICE.to_host(rows.join([[1, 2, 3, last]])[1]).copy())
         found.append(DEVICE.to_host(rows.step([5, 6])).copy())
-        assert not recording or len(rows._cache.recorded) == 1
+        assert not capturing or len(rows._cache.captured) == 1
     for ours, theirs in zip(found[:3], found[3:], strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -265,25 +265,25 @@ def test_a_cache_that_grows_lets_go_of_its_old_memory(monkeypatch: pytest.Monkey
     monkeypatch.setattr(cache_module, "FIRST_COLUMNS", 8)
     cache = ready(model := build({}))
     before = weakref.ref(cache.memory)
-    assert len(cache.recorded) == 1
+    assert len(cache.captured) == 1
     read(model, cache, [[1, 2, 3, 4, 5]])
-    assert (before(), len(cache.recorded)) == (None, 0)
+    assert (before(), len(cache.captured)) == (None, 0)
 
 
-def test_a_thread_records_its_own_steps():
-    """As a recording holds the memory in which its thread computes products."""
+def test_a_thread_captures_its_own_steps():
+    """As a graph holds the memory in which its thread computes products."""
     cache = ready(model := build({}))
-    (recorded,) = cache.recorded._steps.values()
+    (captured,) = cache.captured._steps.values()
     thread = threading.Thread(target=read, args=(model, cache, [[5]]))
     thread.start()
     thread.join()
-    assert list(cache.recorded._steps.values()) != [recorded]
+    assert list(cache.captured._steps.values()) != [captured]
 
 
-def test_nothing_is_recorded_on_the_host_nor_without_kernels_nor_where_nobody_wants_it():
+def test_nothing_is_captured_on_the_host_nor_without_kernels_nor_where_nobody_wants_it():
     reference = GPT(V, ModelOptions(**SMALL), compute=Compute.choose(DEVICE, "reference"))
-    for model in (build({}, backend=get_backend("numpy")), reference, build({}, recording=False)):
-        assert model.new_cache(1).recorded is None
+    for model in (build({}, backend=get_backend("numpy")), reference, build({}, capturing=False)):
+        assert model.new_cache(1).captured is None
 
 
 @pytest.mark.parametrize("graph", [False, True])
@@ -293,19 +293,19 @@ def test_the_option_is_heard_in_training_and_afterwards(start: Start, graph: boo
     saved = open_checkpoint(run.folder.path, SavedModel.load, say=print)
     for model in (run.train_step.model, load_model(saved, graph=graph)):
         assert isinstance(model, GPT)
-        assert model.records_steps == graph
+        assert model.captures_steps == graph
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-def test_a_gpu_repeats_what_it_computes_eagerly(variant: dict[str, Any], dtype: str):
+def test_a_gpu_replays_what_it_computes_eagerly(variant: dict[str, Any], dtype: str):
     with open_place("gpu") as gpu:
-        eager, recorded = (
-            read_in_company(build(variant, recording=recording, dtype=dtype, backend=gpu))
-            for recording in (False, True)
+        eager, captured = (
+            read_in_company(build(variant, capturing=capturing, dtype=dtype, backend=gpu))
+            for capturing in (False, True)
         )
-    for ours, theirs in zip(recorded, eager, strict=True):
+    for ours, theirs in zip(captured, eager, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 

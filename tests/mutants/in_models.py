@@ -82,17 +82,17 @@ FAULTS = {
         "nanochat's bound is that of a normal": ("math.sqrt(3 / options.width)", "math.sqrt(1 / options.width)"),
     },
     "models/captured_steps.py": {
-        "every column is that of the recording": ("self._end.write(cache.end)", "pass"),
+        "every column is that of the capture": ("self._end.write(cache.end)", "pass"),
         "rows begin where they began": ("self._starts.write(cache.starts)", "pass"),
-        "what rows have kept is that of the last recorded step": (
+        "what rows have kept is that of the last replayed step": (
             "if getattr(cache, name) is not array:  #",
             "if False:  #",
         ),
-        "the newest embedding is that of the recording": ("if getattr(column, name) is not array:", "if False:"),
+        "the newest embedding is that of the capture": ("if getattr(column, name) is not array:", "if False:"),
         "a column is filled again and again": ("cache.advance(1)", "pass"),
         "the next step overwrites a result": ("return self._logits.copy()", "return self._logits"),
         "weights that have moved are read where they were": ("weights is not self._weights or ", ""),
-        "threads share what they have recorded": (" or thread != self._thread", ""),
+        "threads share what they have captured": (" or thread != self._thread", ""),
         "a full context is written over": ("cache.length >= cache.capacity", "False"),
         "the model's own ops are not asked": (" or not current_mode().is_plain", ""),
         "tokens that the device has drawn are not read": (
@@ -100,7 +100,7 @@ FAULTS = {
             "            pass",
         ),
         "tokens that come from the host are not sent": ("self._tokens.write(narrowed(np.asarray(tokens)))", "pass"),
-        "a refusal keeps what was recorded": (
+        "a refusal keeps what was captured": (
             "reason_of(error), None\n                self.forget()",
             "reason_of(error), None",
         ),

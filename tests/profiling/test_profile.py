@@ -26,7 +26,7 @@ from tinygrad_chat.profiling.costs import forward_cost
 from tinygrad_chat.profiling.profile import OTHER, Profile, Row, WatchedStep, profile, profile_run
 from tinygrad_chat.profiling.recorder import Recorder
 from tinygrad_chat.profiling.trace import trace_events
-from tinygrad_chat.training.graphs import RecordedStep
+from tinygrad_chat.training.graphs import CapturedStep
 from tinygrad_chat.training.step import TrainStep
 
 V, B, T = 11, 3, 8
@@ -125,33 +125,31 @@ def test_costs_are_what_cannot_be_avoided():
 
 @needs_compiler
 @pytest.mark.parametrize("parts", [1, B])
-def test_steps_that_the_device_has_recorded_are_timed_as_training_repeats_them(
-    parts: int, monkeypatch: pytest.MonkeyPatch
-):
+def test_captured_steps_are_timed_as_training_replays_them(parts: int, monkeypatch: pytest.MonkeyPatch):
     watched: list[bool] = []
-    repeat = RecordedStep.take
+    take = CapturedStep.take
 
-    def take(self: RecordedStep, *given: Any) -> Any:
+    def watched_take(self: CapturedStep, *given: Any) -> Any:
         watched.append(current_mode().watcher is not None)
-        return repeat(self, *given)
+        return take(self, *given)
 
-    monkeypatch.setattr(RecordedStep, "take", take)
+    monkeypatch.setattr(CapturedStep, "take", watched_take)
     monkeypatch.setattr(Device, "memory_held", lambda self: 0)
     with standing_in(capturing=True):
         taken = take_profile(DEVICE, steps=2, graphs=True, parts=parts)
-    assert taken.recorded
+    assert taken.captured
     assert watched == [False] * (1 + 2 + 2)  # the last to warm up, those one after another and those apart
     assert {row.name for row in taken.rows} >= {"linear", "attention", "AdamW"}  # submitted op by op
     assert taken.device_seconds > 0
     assert (taken.host_seconds is None) == (parts > 2)  # where it waits for a buffer that is still being read
 
 
-def test_steps_that_are_not_recorded_say_so_and_without_a_device_the_host_does_all(
+def test_steps_that_are_not_captured_say_so_and_without_a_device_the_host_does_all(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(Device, "memory_held", lambda self: 0)
     taken = take_profile(backend)
-    assert not taken.recorded
+    assert not taken.captured
     assert taken.on_device == (backend.name != "numpy")
     if not taken.on_device:
         assert taken.host_seconds == taken.device_seconds == taken.plain_seconds
@@ -182,7 +180,7 @@ def test_a_row_names_the_limit_that_binds_it():
 def make_profile(**changes: Any) -> Profile:
     rows = [Row("linear", 1, 0.1, 0.2, flops=2e8, bytes=1e6), Row("gelu", 1, 0.3, 0.4, bytes=3e8)]
     settings = {"step_seconds": 1.0, "plain_seconds": 0.9, "host_seconds": 1.0, "on_device": False}
-    paced = {"device_seconds": 0.9, "recorded": False, "limits": LIMITS, **changes}
+    paced = {"device_seconds": 0.9, "captured": False, "limits": LIMITS, **changes}
     return Profile(rows, tokens=8, spans=[], **{**settings, **paced})
 
 
@@ -198,14 +196,14 @@ def test_the_bottleneck_is_where_the_machines_limits_take_most_of_the_step():
     assert make_profile(on_device=True).bottleneck().startswith("the host, which launches kernels more slowly")
 
 
-def test_the_bottleneck_of_small_ops_is_their_calls_unless_these_are_recorded():
+def test_the_bottleneck_of_small_ops_is_their_calls_unless_these_are_replayed():
     slow = {"limits": Limits(product_rate=1e9, bandwidth=1e9, call=0.2), "on_device": True}
     assert make_profile(**slow).bottleneck().startswith("calls: its ops are small; ")
     assert "other traffic of memory 30% and calls 80%; " in make_profile(**slow).bottleneck()
-    recorded = make_profile(**slow, recorded=True, device_seconds=0.5, host_seconds=None).bottleneck()
-    assert recorded.startswith("memory; at the machine's limits, matrix products would take 40% of the step, other ")
-    assert "calls" not in recorded
-    waiting = make_profile(**slow, recorded=True, device_seconds=0.9, host_seconds=None).bottleneck()
+    captured = make_profile(**slow, captured=True, device_seconds=0.5, host_seconds=None).bottleneck()
+    assert captured.startswith("memory; at the machine's limits, matrix products would take 40% of the step, other ")
+    assert "calls" not in captured
+    waiting = make_profile(**slow, captured=True, device_seconds=0.9, host_seconds=None).bottleneck()
     assert waiting.startswith("no single limit; ")
 
 

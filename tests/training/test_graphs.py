@@ -1,5 +1,5 @@
-"""Recorded steps leave the bits of eager ones, whatever changes from step to step, and what goes wrong while one is
-recorded is told in a line.
+"""Captured steps leave the bits of eager ones, whatever changes from step to step, and what goes wrong while one is
+captured is told in a line.
 
 The device is tests/cuda_on_cpu's, which keeps each call with its addresses and computes nothing while it captures.
 """
@@ -29,7 +29,6 @@ from tinygrad_chat.autograd import reference_ops
 from tinygrad_chat.backend import EAGER_STEPS, Backend, Compute, Packet, Slot, compute, get_backend
 from tinygrad_chat.cli.display import open_display
 from tinygrad_chat.kernels.cuda import flash_attention
-from tinygrad_chat.models import captured_steps
 from tinygrad_chat.optim import SGD, AdamW
 from tinygrad_chat.optim.optimizer import StepScalars
 from tinygrad_chat.training import graphs
@@ -114,11 +113,11 @@ KINDS = [
 ]
 
 
-def expect_recorded_steps_to_be_eager_ones(options: dict[str, Any], **settings: Any) -> None:
+def expect_captured_steps_to_be_eager_ones(options: dict[str, Any], **settings: Any) -> None:
     options = {**options, "heads": 2}
     recompute, found = options.pop("recompute", False), []
-    for recording in (False, True):
-        step = build(options, graphs=recording, **settings)
+    for capturing in (False, True):
+        step = build(options, graphs=capturing, **settings)
         vars(step.model)["recompute"] = recompute
         found.append(train(step))
         assert step.why_eager is None
@@ -129,17 +128,17 @@ def expect_recorded_steps_to_be_eager_ones(options: dict[str, Any], **settings: 
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("options", "optimizer"), KINDS)
-def test_recorded_steps_leave_the_bits_of_eager_ones(
+def test_captured_steps_leave_the_bits_of_eager_ones(
     options: dict[str, Any], optimizer: Any, dtype: str, parts: int, monkeypatch: pytest.MonkeyPatch
 ):
     replayed = replays(monkeypatch)
-    expect_recorded_steps_to_be_eager_ones(options, dtype=dtype, optimizer=optimizer, grad_accumulation=parts)
+    expect_captured_steps_to_be_eager_ones(options, dtype=dtype, optimizer=optimizer, grad_accumulation=parts)
     assert len(replayed) == (parts + 1) * (STEPS - EAGER_STEPS)
 
 
 @pytest.mark.profile("ci")
 @pytest.mark.parametrize("by_wgmma", [False, True])
-def test_flash_attention_within_documents_is_recorded_too(by_wgmma: bool, monkeypatch: pytest.MonkeyPatch):
+def test_flash_attention_within_documents_is_captured_too(by_wgmma: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(DEVICE, "compute_capability", "90")
     monkeypatch.setattr(flash_attention, "WITH_WGMMA", flash_attention.WITH_WGMMA if by_wgmma else ())
     replayed, taken, flash = replays(monkeypatch), [], flash_attention.attention
@@ -150,15 +149,15 @@ def test_flash_attention_within_documents_is_recorded_too(by_wgmma: bool, monkey
 
     monkeypatch.setattr(flash_attention, "attention", watched)
     options = {**DOCUMENTS, "width": 128, "positions": "rotary", "window": 4, "dropout": 0.1}
-    expect_recorded_steps_to_be_eager_ones(options, dtype="bfloat16", grad_accumulation=2)
+    expect_captured_steps_to_be_eager_ones(options, dtype="bfloat16", grad_accumulation=2)
     assert all(taken)
-    assert len(taken) == 2 * 2 * (STEPS + EAGER_STEPS + 2)  # layers, parts, and steps: eager, seen, rehearsed, captured
+    assert len(taken) == 2 * 2 * (STEPS + EAGER_STEPS + 2)  # layers, parts, and steps: eager, seen, warm-up, captured
     assert len(replayed) == 3 * (STEPS - EAGER_STEPS)
 
 
 @pytest.mark.parametrize(("options", "optimizer"), KINDS)
 @pytest.mark.parametrize("parts", [1, 2])
-def test_a_repeated_step_is_a_packet_and_a_launch_for_each_part_and_one_more_for_the_update(
+def test_a_replayed_step_is_a_packet_and_a_launch_for_each_part_and_one_more_for_the_update(
     options: dict[str, Any], optimizer: Any, parts: int, monkeypatch: pytest.MonkeyPatch
 ):
     options = {name: value for name, value in options.items() if name != "recompute"}
@@ -188,14 +187,14 @@ def test_a_repeated_step_is_a_packet_and_a_launch_for_each_part_and_one_more_for
 @pytest.mark.parametrize(("options", "optimizer"), KINDS)
 def test_on_a_gpu_graphs_leave_the_bits_of_eager_steps(options: dict[str, Any], optimizer: Any):
     with open_place("gpu") as gpu:
-        expect_recorded_steps_to_be_eager_ones(options, backend=gpu, optimizer=optimizer, grad_accumulation=2)
+        expect_captured_steps_to_be_eager_ones(options, backend=gpu, optimizer=optimizer, grad_accumulation=2)
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_a_recorded_gradient_is_written_over_what_the_buffer_held(parts: int, monkeypatch: pytest.MonkeyPatch):
+def test_a_captured_gradient_is_written_over_what_the_buffer_held(parts: int, monkeypatch: pytest.MonkeyPatch):
     replayed, found = replays(monkeypatch), []
-    for recording in (False, True):
-        step = build({}, graphs=recording, grad_accumulation=parts)
+    for capturing in (False, True):
+        step = build({}, graphs=capturing, grad_accumulation=parts)
         parameters = step.model.parameters()
         monkeypatch.setattr(parameters, "zero_gradient", lambda: pytest.fail("the buffer is zeroed"))
         train(step)
@@ -219,7 +218,7 @@ def test_the_model_runs_once_more_before_it_is_captured_and_then_never_again(mon
     assert captured == [*[False] * EAGER_STEPS, False, True]
 
 
-# Faults planted: what each would burn into a recording, or leave behind.
+# Faults planted: what each would burn into a graph, or leave behind.
 
 
 def sent_once(monkeypatch: pytest.MonkeyPatch, chosen: Callable[[Slot], bool]) -> None:
@@ -253,7 +252,7 @@ def a_packet_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_rate_burnt_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The numbers of the step before the recording."""
+    """The numbers of the step before the capture."""
     get = StepScalars.__getitem__
 
     def burnt(self: StepScalars, row: int) -> Any:
@@ -281,7 +280,7 @@ def a_count_burnt_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def documents_burnt_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the step before the recording."""
+    """Those of the step before the capture."""
     find, found = GPT._document_starts, []
 
     def burnt(*given: Any) -> Any:
@@ -317,13 +316,13 @@ def test_a_planted_fault_shows(fault: Any, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     "error", [MemoryError("Out of memory\nallocating 9 bytes"), RuntimeError("captures"), OSError()]
 )
-def test_a_step_that_cannot_be_recorded_is_taken_eagerly_with_a_line(error: Exception, monkeypatch: pytest.MonkeyPatch):
+def test_a_step_that_cannot_be_captured_is_taken_eagerly_with_a_line(error: Exception, monkeypatch: pytest.MonkeyPatch):
     wanted = train(build({}))
 
     def refuse(*_: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(tape.TapeRecorder, "record", refuse)
+    monkeypatch.setattr(tape.TapeCapture, "capture", refuse)
     step = build({}, graphs=True)
     expect_same_bits(train(step), wanted)
     assert step.why_eager == (" ".join(str(error).split()) or "OSError")
@@ -331,19 +330,19 @@ def test_a_step_that_cannot_be_recorded_is_taken_eagerly_with_a_line(error: Exce
 
 def test_a_model_that_asks_for_what_cannot_be_captured_stays_eager():
     found = []
-    for recording in (False, True):
-        step = build({}, kernels="reference", graphs=recording)
+    for capturing in (False, True):
+        step = build({}, kernels="reference", graphs=capturing)
         found.append(train(step, waits=True))
         why = "a product of CuPy's own: not while a stream captures"
-        assert step.why_eager == (why if recording else None)
+        assert step.why_eager == (why if capturing else None)
     expect_same_bits(*found)
 
 
 def test_other_shapes_stay_eager_and_change_nothing(monkeypatch: pytest.MonkeyPatch):
     replayed, found = replays(monkeypatch), []
-    rows = [B, 2, *[B] * (EAGER_STEPS + 2), 2, B, 3, B]  # a shape is recorded only after it came some times in a row
-    for recording in (False, True):
-        step = build({}, grad_accumulation=2, graphs=recording)
+    rows = [B, 2, *[B] * (EAGER_STEPS + 2), 2, B, 3, B]  # a shape is captured only after it came some times in a row
+    for capturing in (False, True):
+        step = build({}, grad_accumulation=2, graphs=capturing)
         for position, count in enumerate(rows):
             step(batch_of(position, count), position)
         found.append([*step.model.parameters().state().values()])
@@ -353,8 +352,8 @@ def test_other_shapes_stay_eager_and_change_nothing(monkeypatch: pytest.MonkeyPa
 
 def test_a_look_between_gradient_and_update_sees_the_loss_and_may_skip_the_update(monkeypatch: pytest.MonkeyPatch):
     replayed, found = replays(monkeypatch), []
-    for recording in (False, True):
-        step, seen = build({}, graphs=recording), []
+    for capturing in (False, True):
+        step, seen = build({}, graphs=capturing), []
 
         def skip(loss: float, seen: list[float] = seen) -> bool:
             seen.append(loss)
@@ -368,8 +367,8 @@ def test_a_look_between_gradient_and_update_sees_the_loss_and_may_skip_the_updat
 @pytest.mark.parametrize("options", [{}, DOCUMENTS], ids=["everywhere", "within documents"])
 def test_weighted_targets_are_sent_too(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
     replayed, found = replays(monkeypatch), []
-    for recording in (False, True):
-        step = build(options, graphs=recording)
+    for capturing in (False, True):
+        step = build(options, graphs=capturing)
         for position in range(STEPS):
             weights = np.random.default_rng(position).standard_normal((B, T))
             step((*batch_of(position), weights), position)
@@ -378,7 +377,7 @@ def test_weighted_targets_are_sent_too(options: dict[str, Any], monkeypatch: pyt
     expect_same_bits(*found)
 
 
-def test_a_token_beyond_32_bits_is_none_of_the_vocabulary_in_a_recorded_step_either(monkeypatch: pytest.MonkeyPatch):
+def test_a_token_beyond_32_bits_is_none_of_the_vocabulary_in_a_captured_step_either(monkeypatch: pytest.MonkeyPatch):
     replayed = replays(monkeypatch)
     for place in (0, 1):  # among tokens and among targets
         step = build({}, graphs=True)
@@ -389,10 +388,10 @@ def test_a_token_beyond_32_bits_is_none_of_the_vocabulary_in_a_recorded_step_eit
     assert len(replayed) == 2 * 2 * (STEPS + 1 - EAGER_STEPS)
 
 
-def test_a_recording_holds_for_its_settings_only(monkeypatch: pytest.MonkeyPatch):
+def test_a_graph_holds_for_its_settings_only(monkeypatch: pytest.MonkeyPatch):
     replayed, found = replays(monkeypatch), []
-    for recording in (False, True):
-        step = build({}, graphs=recording)
+    for capturing in (False, True):
+        step = build({}, graphs=capturing)
         train(step)
         step.clip = 0.01
         found.append(train(step, steps=2))
@@ -410,7 +409,7 @@ def test_a_recording_holds_for_its_settings_only(monkeypatch: pytest.MonkeyPatch
 def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `--backend cupy` be the stand-in, on which samples are drawn eagerly: only a run's own steps are counted."""
     monkeypatch.setattr(compute, "get_backend", lambda name: DEVICE if name == "cupy" else get_backend(name))
-    monkeypatch.setattr(captured_steps, "EAGER_STEPS", 1 << 30)
+    monkeypatch.setattr(GPT, "_new_capture", lambda self: None)
 
 
 @pytest.mark.usefixtures("on_device")
@@ -420,20 +419,20 @@ def test_a_run_is_the_same_without_graphs_and_when_it_is_resumed(start: Start, m
     eager = start("eager", graph=False, **settings)
     finish(eager)
     assert not replayed
-    recorded = start("recorded", **settings)
-    finish(recorded, stop_after=5)
+    captured = start("captured", **settings)
+    finish(captured, stop_after=5)
     assert len(replayed) == 4 * (5 - EAGER_STEPS)
-    finish(resume_run(recorded.folder.path, {}))
+    finish(resume_run(captured.folder.path, {}))
     assert len(replayed) == 4 * (9 - 2 * EAGER_STEPS)
     ours, theirs = (
         [{name: record.get(name) for name in ("step", "loss", "val_loss", "grad_norm")} for record in log(run)]
-        for run in (recorded, eager)
+        for run in (captured, eager)
     )
     assert ours == theirs
 
 
 @pytest.mark.usefixtures("on_device")
-def test_a_run_on_conversations_each_by_itself_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_on_conversations_each_by_itself_is_captured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     replayed, logs = replays(monkeypatch), []
     settings = {**TINY, "document_mask": True, "dropout": 0.1, "grad_accumulation": 2, "steps": 6, "backend": "cupy"}
     for graph in (False, True):
@@ -446,11 +445,11 @@ def test_a_run_on_conversations_each_by_itself_is_recorded(tmp_path: Path, monke
 
 
 @pytest.mark.usefixtures("on_device")
-def test_no_room_while_a_step_is_recorded_is_a_line_and_the_run_goes_on(start: Start, monkeypatch: pytest.MonkeyPatch):
+def test_no_room_while_a_step_is_captured_is_a_line_and_the_run_goes_on(start: Start, monkeypatch: pytest.MonkeyPatch):
     def full(*_: Any) -> Any:
         raise MemoryError("Out of memory allocating 9 bytes")
 
-    monkeypatch.setattr(tape.TapeRecorder, "record", full)
+    monkeypatch.setattr(tape.TapeCapture, "capture", full)
     run, shown = start("run", steps=5, backend="cupy"), io.StringIO()
     with open_display(shown) as display:
         display.begin(run)

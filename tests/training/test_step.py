@@ -90,7 +90,7 @@ def test_a_skipped_step_moves_nothing_and_says_so(optimizer: Any):
 
 @every_optimizer
 def test_an_update_reads_what_changes_from_memory(optimizer: Any):
-    """Prepared for one step and then for another, it is the other that counts: so a recorded update can be repeated."""
+    """Prepared for one step and then for another, it is the other that counts: so a captured update can be replayed."""
     twice, once = build(optimizer), build(optimizer)
     for step in (twice, once):
         step.gradient(BATCH)

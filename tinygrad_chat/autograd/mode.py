@@ -37,7 +37,7 @@ class Mode:
 
     @property
     def is_plain(self) -> bool:
-        """Whether ops run as their compute says, and nobody watches: what a device has recorded may be repeated."""
+        """Whether ops run as their compute says, and nobody watches: a CUDA graph of them may be replayed instead."""
         return self.kernels is None and self.watcher is None
 
     def kernels_for(self, array: Any) -> Kernels:

@@ -6,7 +6,7 @@ the choice of back end, kernels and precision that a model is built with.
 
 from tinygrad_chat.backend.base import Backend
 from tinygrad_chat.backend.compute import Compute, default_compute
-from tinygrad_chat.backend.graph_capture import EAGER_STEPS, Recorder
+from tinygrad_chat.backend.graph_capture import EAGER_STEPS, GraphCapture
 from tinygrad_chat.backend.host_memory import available_memory
 from tinygrad_chat.backend.inbox import BUFFERS, Inbox, Packet, Slot
 from tinygrad_chat.backend.product_choices import ProductChoices
@@ -26,11 +26,11 @@ __all__ = [
     "EAGER_STEPS",
     "Backend",
     "Compute",
+    "GraphCapture",
     "Inbox",
     "Kernels",
     "Packet",
     "ProductChoices",
-    "Recorder",
     "Slot",
     "array_module",
     "available_memory",

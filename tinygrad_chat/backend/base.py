@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.backend.graph_capture import Recorder
+from tinygrad_chat.backend.graph_capture import GraphCapture
 from tinygrad_chat.backend.host_memory import available_memory
 from tinygrad_chat.backend.whole_numbers import narrowed
 
@@ -84,8 +84,9 @@ class Backend(ABC):
         been made."""
         array[...] = buffer
 
-    def recorder(self) -> Recorder | None:
-        """Return a new recorder of work to repeat, or None, as on the host, if the back end has none."""
+    def graph_capture(self) -> GraphCapture | None:
+        """Return what captures CUDA graphs, with a stream and a memory pool of its own, or None, as on the host, where
+        there are no such graphs."""
         return None
 
     def annotate(self, name: str) -> AbstractContextManager[None]:

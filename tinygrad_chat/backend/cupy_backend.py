@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.backend.base import Backend
-from tinygrad_chat.backend.cupy_graph_capture import CupyRecorder
+from tinygrad_chat.backend.cupy_graph_capture import CupyGraphCapture
 from tinygrad_chat.errors import BackendError
 
 NUMPY_FOR_BFLOAT16 = "2.1.2"
@@ -49,7 +49,7 @@ class CupyBackend(Backend):
                 f"found {self.device} with {_dotted(capability)}; {remedy}"
             )
         self.dtypes = _dtypes(capability)
-        self._recorders: weakref.WeakSet[CupyRecorder] = weakref.WeakSet()
+        self._captures: weakref.WeakSet[CupyGraphCapture] = weakref.WeakSet()
 
     def to_host(self, array: Any) -> np.ndarray:
         """Return a copy in host memory."""
@@ -60,8 +60,8 @@ class CupyBackend(Backend):
         self.xp.cuda.Device().synchronize()
 
     def memory_held(self) -> int:
-        """Return the bytes that CuPy's memory pool and those of recorders have allocated."""
-        return self.xp.get_default_memory_pool().total_bytes() + sum(each.memory_held() for each in self._recorders)
+        """Return the bytes that CuPy's memory pool and those of captured graphs have allocated."""
+        return self.xp.get_default_memory_pool().total_bytes() + sum(each.memory_held() for each in self._captures)
 
     def memory_free(self) -> int:
         """Return the device's free bytes plus those that the pool holds but does not use."""
@@ -101,11 +101,11 @@ class CupyBackend(Backend):
         """Submit the copy to the current stream."""
         array.set(buffer)
 
-    def recorder(self) -> CupyRecorder:
-        """Return a recorder of CUDA graphs."""
-        recorder = CupyRecorder(self.xp)
-        self._recorders.add(recorder)
-        return recorder
+    def graph_capture(self) -> CupyGraphCapture:
+        """Return a new stream and memory pool on which to capture CUDA graphs."""
+        capture = CupyGraphCapture(self.xp)
+        self._captures.add(capture)
+        return capture
 
     def annotate(self, name: str) -> AbstractContextManager[None]:
         """Open an NVTX range, if CuPy has NVTX."""

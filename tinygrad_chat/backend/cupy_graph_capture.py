@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from tinygrad_chat.backend.graph_capture import Recorder
+from tinygrad_chat.backend.graph_capture import GraphCapture
 
 
-class CupyRecorder(Recorder):
+class CupyGraphCapture(GraphCapture):
     """Captures work on a stream of its own, in a memory pool that serves nothing else.
 
     What the work allocates and frees while it is captured, the pool hands out again to such work only. So replays, one
@@ -22,10 +22,10 @@ class CupyRecorder(Recorder):
         self._cupy = cupy
         self._pool = cupy.cuda.MemoryPool()
         self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._has_recorded = False
+        self._has_captured = False
 
     @contextmanager
-    def apart(self) -> Iterator[None]:
+    def on_its_stream(self) -> Iterator[None]:
         """Wait for the current stream first, on the device, and let it wait at the end."""
         cuda = self._cupy.cuda
         outside = cuda.get_current_stream()
@@ -36,11 +36,11 @@ class CupyRecorder(Recorder):
         finally:
             outside.wait_event(self._stream.record())
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Capture `work` as a graph."""
-        if not self._has_recorded:  # room for what it will hold
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Capture `work` as a graph; return what launches it."""
+        if not self._has_captured:  # room for what it will hold
             self._cupy.get_default_memory_pool().free_all_blocks()
-            self._has_recorded = True
+            self._has_captured = True
         self._stream.begin_capture()
         try:
             with _no_collection():

@@ -1,4 +1,4 @@
-"""Work that a device records once and then repeats by a single call: a CUDA graph."""
+"""Work that is captured as a CUDA graph once, and then replayed by a single call."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 EAGER_STEPS = 2
-"""Of one kind before a step is recorded: kernels are compiled, and what comes once is not worth it."""
+"""Of one kind before a step is captured: kernels are compiled, and what comes once is not worth it."""
 
 
-class Recorder(ABC):
-    """Records work, on a stream and in memory of its own.
+class GraphCapture(ABC):
+    """Captures work as graphs, on a stream and in a memory pool of its own.
 
     A replay reads and writes the addresses that the work did. The numbers that the host passed to it, the factors of
-    products among them, are those of the recording: what is to change must be in the device's memory.
+    products among them, are those of the capture: what is to change must be in the device's memory.
     """
 
     @abstractmethod
-    def apart(self) -> AbstractContextManager[None]:
-        """Submit work to the recorder's stream, with new arrays in its memory, within this context.
+    def on_its_stream(self) -> AbstractContextManager[None]:
+        """Submit work to the capture's stream, with new arrays from its pool, within this context.
 
         The device begins with it after all that was submitted before, and does all that is submitted later after it.
-        Everything that a recorder does takes place within it.
+        Warm-up, capture and replay all take place within it.
         """
 
     @abstractmethod
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Return what submits `work` again. Recording computes nothing.
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Return the replay of `work`, which launches its graph. Capturing computes nothing.
 
-        Raises whatever `work` does, and the array library's errors where it asks for what cannot be recorded: that the
+        Raises whatever `work` does, and the array library's errors where it asks for what cannot be captured: that the
         host waits, or copies to the device.
         """

@@ -109,8 +109,8 @@ def _conclusions(taken: Profile) -> Iterator[str]:
     if taken.on_device:
         host = "" if taken.host_seconds is None else f"the host submits it in {1000 * taken.host_seconds:.2f} ms, "
         yield f"of that, {host}the device needs {1000 * taken.device_seconds:.2f} ms"
-    if taken.recorded:
-        yield "in training, a step is recorded once and repeated (CUDA graphs); the table is of one submitted op by op"
+    if taken.captured:
+        yield "in training, a step is captured once and replayed (CUDA graphs); the table is of one submitted op by op"
     yield (
         f"measured limits: {scaled_number(limits.product_rate)}FLOP/s in matrix products, "
         f"{scaled_number(limits.bandwidth)}B/s of memory traffic, {1e6 * limits.call:.1f} us a call"

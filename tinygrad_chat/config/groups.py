@@ -115,7 +115,7 @@ class DataOptions:
         fixed=False,
         needs=(TENSOR, needs("dropout", 0.0), needs("model", "mini-gpt", "nanochat")),
     )
-    graph: bool = option(True, "record a step on a GPU once and repeat it as CUDA graphs", fixed=False, needs=TENSOR)
+    graph: bool = option(True, "capture a step on a GPU once and replay it as CUDA graphs", fixed=False, needs=TENSOR)
     autotune: bool = option(
         True, "time a GPU's algorithms for each matrix product once and keep the fastest", fixed=False, needs=TENSOR
     )

@@ -38,7 +38,7 @@ def load_model(
     """Build the model of a checkpoint, on any back end. A user's own model is constructed by `make(vocabulary)`.
 
     `mode` is the engine to run it with, by default the one that trained it. `weights` is the format in which its
-    matrices are kept: float32, float16 or int8. With `graph`, a GPU records the step of one token and repeats it.
+    matrices are kept: float32, float16 or int8. With `graph`, a GPU replays the step of one token as a CUDA graph.
     Raises CheckpointError if the weights do not fit the model, ConfigError for an unknown mode, a `weights` format that
     cannot be used or too little memory, BackendError for a back end that the machine lacks.
     """
@@ -59,5 +59,5 @@ def load_model(
             given = stored_weights(options, vocabulary, given, weights)
         model = ENGINES[mode](vocabulary, options, compute=compute, weights=given)
     if isinstance(model, GPT):
-        model.records_steps = graph
+        model.captures_steps = graph
     return model

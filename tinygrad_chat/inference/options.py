@@ -21,7 +21,9 @@ class InferenceOptions(ComputeOptions):
         "how the model's matrices are kept: float16 takes half of the memory and int8 a quarter, and both are faster",
         choices=("float32", "float16", "int8"),
     )
-    graph: bool = option(True, "record the step of one token on a GPU once and repeat it as a CUDA graph", needs=TENSOR)
+    graph: bool = option(
+        True, "capture the step of one token on a GPU once and replay it as a CUDA graph", needs=TENSOR
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

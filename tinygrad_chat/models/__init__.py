@@ -9,7 +9,7 @@ protocol.py    the interface that training and sampling expect of a model
 base.py        the base class of tensor models, and of a user's own model
 gpt.py         the tensor GPT
 blocks.py      its parts: attention, feed-forward, block
-captured_steps.py   steps of one more token, which a device records once and repeats
+captured_steps.py   steps of one more token, captured as CUDA graphs and replayed
 rotary_scaling.py   rotary frequencies scaled down for a longer context
 weights.py     its weights: drawn, checked, made into layers
 lora.py        LoRA adapters: added to a trained model, and merged into it

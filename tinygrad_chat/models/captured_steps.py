@@ -1,5 +1,5 @@
-"""Steps of one more token for every row of a cache, as recordings (CUDA graphs): the host makes a few calls for each
-token, where it made one for each kernel.
+"""Steps of one more token for every row of a cache, captured as CUDA graphs: to replay one, the host makes a few calls
+for each token, where it made one for each kernel.
 
 What changes from step to step is sent in one packet to fixed addresses in the device's memory: the tokens, the column
 that they get in the cache, and where its rows begin. What a model itself keeps of the newest token, the last embedding
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import current_mode
-from tinygrad_chat.backend import EAGER_STEPS, Backend, Packet, Recorder, narrowed
+from tinygrad_chat.backend import EAGER_STEPS, Backend, GraphCapture, Packet, narrowed
 from tinygrad_chat.formatting import reason_of
 from tinygrad_chat.nn import KeyValueCache, NextColumn
 
@@ -25,34 +25,34 @@ Read = Callable[[Any, NextColumn], Any]
 """(tokens (B, 1), column) -> logits (B, V)"""
 
 
-class RecordedSteps:
-    """The recorded steps of one model with one cache, one for each number of rows. `read` computes one.
+class CapturedSteps:
+    """The captured steps of one model with one cache, one for each number of rows. `read` computes one.
 
-    After an error while one is recorded, such as a lack of memory, all steps stay eager, and `refused` is that error in
+    After an error while one is captured, such as a lack of memory, all steps stay eager, and `refused` is that error in
     one line.
     """
 
-    def __init__(self, backend: Backend, recorder: Recorder, read: Read) -> None:
+    def __init__(self, backend: Backend, capture: GraphCapture, read: Read) -> None:
         self.refused: str | None = None
         self._backend, self._read = backend, read
-        self._recorder: Recorder | None = recorder
+        self._capture: GraphCapture | None = capture
         self._weights: Any = None
         self._thread: int | None = None
         self._seen: dict[int, int] = {}
-        self._steps: dict[int, RecordedToken] = {}
+        self._steps: dict[int, CapturedToken] = {}
 
     def __len__(self) -> int:
-        """Return how many steps are recorded."""
+        """Return how many steps are captured."""
         return len(self._steps)
 
     def take(self, tokens: Any, cache: KeyValueCache, weights: Any) -> Any:
         """Return the logits (B, V) after tokens (B, 1), or None if the step is to be taken eagerly. `weights` are one
         of the model's arrays: if it is another one, all have moved."""
         rows, full = cache.rows, cache.length >= cache.capacity
-        if self._recorder is None or full or not cache.length or not current_mode().is_plain:
+        if self._capture is None or full or not cache.length or not current_mode().is_plain:
             return None
         cache.make_room(1)
-        thread = threading.get_ident()  # whose workspace for products is part of a recording
+        thread = threading.get_ident()  # whose workspace for products is part of a graph
         if weights is not self._weights or thread != self._thread:
             self.forget()
             self._weights, self._thread = weights, thread
@@ -61,27 +61,27 @@ class RecordedSteps:
             if self._seen[rows] <= EAGER_STEPS:
                 return None
             try:
-                self._steps[rows] = RecordedToken(self._backend, self._recorder, self._read, cache)
+                self._steps[rows] = CapturedToken(self._backend, self._capture, self._read, cache)
             except Exception as error:  # an eager step works, or says better what is wrong
-                self.refused, self._recorder = reason_of(error), None
+                self.refused, self._capture = reason_of(error), None
                 self.forget()
                 return None
         return self._steps[rows].take(tokens, cache)
 
     def forget(self) -> None:
-        """Drop all that is recorded: what it reads will lie elsewhere."""
+        """Drop every graph: what they read will lie elsewhere."""
         for step in self._steps.values():
             step.finish()
         self._steps.clear()
 
 
-class RecordedToken:
-    """A recording for one number of rows, and what it reads. Raises what recording raises."""
+class CapturedToken:
+    """A step for one number of rows as a graph, and what it reads. Raises what capturing raises."""
 
-    def __init__(self, backend: Backend, recorder: Recorder, read: Read, cache: KeyValueCache) -> None:
-        self._backend, self._recorder, rows = backend, recorder, cache.rows
+    def __init__(self, backend: Backend, capture: GraphCapture, read: Read, cache: KeyValueCache) -> None:
+        self._backend, self._capture, rows = backend, capture, cache.rows
         memory = cache.memory[:, :, :rows]
-        # Not from the recorder's memory, in which other recordings may compute.
+        # Not from the capture's memory pool, in which other graphs may compute.
         self._packet = Packet(backend, ((rows, 1), np.int32), ((), np.int64), ((rows,), np.int64))
         self._tokens, self._end, self._starts = self._packet.slots
         self._kept = {name: getattr(cache, name).copy() for name in KEPT if getattr(cache, name) is not None}
@@ -96,23 +96,23 @@ class RecordedToken:
                     array[...] = getattr(column, name)
             return logits
 
-        # A rehearsal, so that kernels are loaded and the recorder has memory. It writes to the column that the step
+        # A warm-up, so that kernels are loaded and the memory pool is filled. It writes to the column that the step
         # itself will write to.
-        with recorder.apart():
+        with capture.on_its_stream():
             self._send(np.zeros((rows, 1), np.int32), cache)
-            rehearsed = compute()
-        self._logits = rehearsed.copy()
-        with recorder.apart():
-            self._repeat = recorder.record(lambda: self._logits.__setitem__(..., compute()))
+            warmed_up = compute()
+        self._logits = warmed_up.copy()
+        with capture.on_its_stream():
+            self._replay = capture.capture(lambda: self._logits.__setitem__(..., compute()))
 
     def take(self, tokens: Any, cache: KeyValueCache) -> Any:
         """Take the step; return its logits."""
-        with self._recorder.apart():
+        with self._capture.on_its_stream():
             for name, array in self._kept.items():
                 if getattr(cache, name) is not array:  # rows have joined or left since, or were read eagerly
                     array[...] = getattr(cache, name)
             self._send(tokens, cache)
-            self._repeat()
+            self._replay()
         cache.advance(1)
         for name, array in self._kept.items():
             setattr(cache, name, array)

@@ -9,11 +9,11 @@ import numpy as np
 
 from tinygrad_chat import ops
 from tinygrad_chat.autograd import no_grad, recomputed, with_own_compute
-from tinygrad_chat.backend import Compute, array_module
+from tinygrad_chat.backend import Compute, GraphCapture, array_module
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.models.base import NextTokenModel
 from tinygrad_chat.models.blocks import Block, Rotate
-from tinygrad_chat.models.captured_steps import RecordedSteps
+from tinygrad_chat.models.captured_steps import CapturedSteps
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.weights import Weights, checked_weights, draw_weights, frozen_names, side_by_side
 from tinygrad_chat.nn import AnyCache, KeyValueCache, ResidualStream, StoredWeight, dropper, write_columns
@@ -21,7 +21,7 @@ from tinygrad_chat.tensor import Tensor
 
 Positions = slice | np.ndarray
 """The positions of tokens (B, T) in their sequences: a slice if all rows share them, else (B, T), negative for
-padding; while a step is recorded, in the device's memory."""
+padding; while a step is captured, in the device's memory."""
 
 
 class GPT(NextTokenModel):
@@ -38,8 +38,8 @@ class GPT(NextTokenModel):
     overwrites_logits = True
     recompute = False
     """Whether the backward pass recomputes each block instead of keeping its activations."""
-    records_steps = True
-    """Whether a device records the step that reads one more token of each row, and repeats it."""
+    captures_steps = True
+    """Whether the step that reads one more token of each row is captured as a CUDA graph, on a device, and replayed."""
     batch_invariant: bool
     """Whether a row's results are bit-identical alone and in a batch without padding: true with int8 weights."""
 
@@ -221,18 +221,24 @@ class GPT(NextTokenModel):
         """An empty key/value cache for `batch` sequences."""
         backend, sizes = self.compute.backend, (self.options.layers, batch, self.context, self.options.key_value_width)
         cache = KeyValueCache(*sizes, backend=backend, dtype=self.token_embedding.weight.dtype)
-        recorder = backend.recorder() if self.records_steps and write_columns in self.compute.kernel_table else None
-        if recorder is not None:
-            cache.recorded = RecordedSteps(backend, recorder, super().next_token_logits)
+        capture = self._new_capture()
+        if capture is not None:
+            cache.captured = CapturedSteps(backend, capture, super().next_token_logits)
         return cache
+
+    def _new_capture(self) -> GraphCapture | None:
+        """Return what captures steps, None where they stay eager. A replay reads from the device's memory which column
+        of the cache is next, and only a kernel can write to that: the reference would have the host wait for it."""
+        writes_columns_by_kernel = write_columns in self.compute.kernel_table
+        return self.compute.backend.graph_capture() if self.captures_steps and writes_columns_by_kernel else None
 
     @with_own_compute
     def next_token_logits(self, tokens: Any, cache: AnyCache | None = None) -> Any:
         """Logits (B, V) of the token after tokens (B, T). With a cache, pass only the tokens that it has not seen: if
-        that is one of each row, a device repeats what it has recorded."""
-        if isinstance(cache, KeyValueCache) and cache.recorded is not None and np.shape(tokens)[1] == 1:
+        that is one of each row, a device replays the step that it has captured."""
+        if isinstance(cache, KeyValueCache) and cache.captured is not None and np.shape(tokens)[1] == 1:
             weights = next((tensor.data for _, tensor in self.named_parameters()), None)  # `parameters` moves them all
-            logits = cache.recorded.take(tokens, cache, weights)
+            logits = cache.captured.take(tokens, cache, weights)
             if logits is not None:
                 return logits
         return super().next_token_logits(tokens, cache)

@@ -41,8 +41,8 @@ class KeyValueCache:
 
     filled: Any = None
     """How many of the keys that `extend` returns are there yet, as an array; None if all are."""
-    recorded: Any = None
-    """The steps of one token that its model has recorded, if it does so (`models.captured_steps`)."""
+    captured: Any = None
+    """The steps of one token that its model has captured as CUDA graphs, if it does so (`models.captured_steps`)."""
 
     def __init__(self, layers: int, batch: int, capacity: int, width: int, *, backend: Backend, dtype: Any) -> None:
         self._xp = backend.xp
@@ -117,7 +117,7 @@ class KeyValueCache:
         if longest > self.end:
             self._move(longest)
         others = copy.copy(self)
-        others.recorded = None
+        others.captured = None
         rows, columns = slice(self.rows, self.rows + len(lengths)), slice(self.end - longest, self.end)
         others._buffer = self._buffer[:, :, rows, columns]
         others.capacity = longest
@@ -172,7 +172,7 @@ class KeyValueCache:
         *outer, columns, width = self._buffer.shape
         if count > columns:
             enlarged = self._xp.zeros((*outer, min(max(count, 2 * columns), self.capacity), width), self._buffer.dtype)
-            if self.recorded is not None:
-                self.recorded.forget()
+            if self.captured is not None:
+                self.captured.forget()
             enlarged[:, :, : self.rows, : self.end] = self._buffer[:, :, : self.rows, : self.end]
             self._buffer = enlarged

@@ -1,4 +1,4 @@
-"""The next column of a key/value cache, for a step that is recorded: another one whenever it is repeated."""
+"""The next column of a key/value cache, for a step that is captured as a CUDA graph: another one at each replay."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tinygrad_chat.nn.cache import KeyValueCache, write_columns
 
 
 class NextColumn:
-    """A cache as a model meets it while a step of one token for each row is recorded.
+    """A cache as a model meets it while a step of one token for each row is captured.
 
     `keys_and_values` (layers, 2, B, S, width) are those of the rows, in all columns for which the cache has memory.
     `end`, an array without axes, is the column of the new tokens, and `starts` (B,) are those at which rows begin; both
-    lie in the device's memory, where every repetition reads them anew. The driver has made room and seen that the
+    lie in the device's memory, where every replay reads them anew. The driver has made room and seen that the
     context is not full.
     """
 

@@ -71,15 +71,15 @@ class Pace:
     """How long unwatched steps take, in seconds: `step`, one after another, as in training.
 
     `host` is the time in which the host submits a step to an idle device, `device` that from the beginning of its work
-    on the device to the end. Without a device all three are the same. `recorded` tells whether the steps repeat what
-    the device has recorded; if they do so in more than two parts, the host waits for the device between them, and its
+    on the device to the end. Without a device all three are the same. `captured` tells whether the steps are
+    replays of CUDA graphs; if they do so in more than two parts, the host waits for the device between them, and its
     own time is not known.
     """
 
     step: float
     host: float | None
     device: float
-    recorded: bool = False
+    captured: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Profile:
     plain_seconds: float
     host_seconds: float | None
     device_seconds: float
-    recorded: bool
+    captured: bool
     on_device: bool
     tokens: int
     limits: Limits
@@ -101,10 +101,10 @@ class Profile:
 
     def bottleneck(self) -> str:
         """Say which of the machine's limits bounds most of a step, and which op loses most time to its own limit."""
-        limits, step = self.limits, self.device_seconds if self.recorded else self.step_seconds
+        limits, step = self.limits, self.device_seconds if self.captured else self.step_seconds
         products = sum(row.flops for row in self.rows) / limits.product_rate
         memory = sum(row.bytes for row in self.rows if not row.flops) / limits.bandwidth
-        calls = 0.0 if self.recorded else sum(row.all_calls for row in self.rows) * limits.call
+        calls = 0.0 if self.captured else sum(row.all_calls for row in self.rows) * limits.call
         worst = max(self.rows, key=lambda row: row.seconds - row.least_seconds(limits))
         lost = worst.seconds - worst.least_seconds(limits)
         if max(products, memory, calls) >= HALF * step:
@@ -116,7 +116,7 @@ class Profile:
         return (
             f"{held}; at the machine's limits, matrix products would take {products / step:.0%} of the step, other "
             f"traffic of memory {memory / step:.0%}"
-            + ("" if self.recorded else f" and calls {calls / step:.0%}")
+            + ("" if self.captured else f" and calls {calls / step:.0%}")
             + f"; most is lost in {worst.name}, {1000 * lost:.2f} ms above its limit"
         )
 
@@ -176,9 +176,9 @@ def measure_pace(step: WatchedStep, steps: int, backend: Backend) -> Pace:
         end = backend.mark()
         backend.synchronize()
         device += backend.seconds_between(begin, end) / steps
-    recorded = step.train_step.recorded
-    waits = recorded and step.train_step.grad_accumulation > BUFFERS
-    return Pace(plain, None if waits else host, device, recorded)
+    captured = step.train_step.captured
+    waits = captured and step.train_step.grad_accumulation > BUFFERS
+    return Pace(plain, None if waits else host, device, captured)
 
 
 def profile(step: WatchedStep, steps: int, *, compute: Compute, tokens: int) -> Profile:
@@ -215,7 +215,7 @@ def profile(step: WatchedStep, steps: int, *, compute: Compute, tokens: int) -> 
         pace.step,
         pace.host,
         pace.device,
-        pace.recorded,
+        pace.captured,
         backend.memory_held() is not None,
         tokens,
         measure_limits(compute),

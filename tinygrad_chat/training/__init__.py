@@ -10,7 +10,7 @@ batches.py     the batches of its data, by number
 answering.py   answers a training model gives to many questions at once
 reinforcement.py  a model's own answers to a task's problems, as batches
 step.py        a training step: gradient, clipping, update
-graphs.py      the same step, recorded on a device and repeated
+graphs.py      the same step, captured as CUDA graphs and replayed
 products.py    how a GPU computes its matrix products: recalled and saved
 distributed.py the same step, shared by several ranks
 update.py      one update of a run: batch, step, guards

@@ -56,7 +56,7 @@ def build_model(
             weights = with_adapters(config.model, vocabulary, weights, random)
         model = engine(vocabulary, config.model, random=random, compute=compute, weights=weights)
     if isinstance(model, GPT):
-        model.records_steps = config.data.graph
+        model.captures_steps = config.data.graph
     if weights is not None:
         model.parameters().load(weights)  # at full precision, even if the model computes with rounded ones
     return model

@@ -69,7 +69,7 @@ class RolledBack:
 
 @dataclass(frozen=True)
 class StayedEager:
-    """The update after `step` others could not be recorded to be repeated: it and all later ones are submitted anew."""
+    """The update after `step` others could not be captured as CUDA graphs: it and all later ones are eager."""
 
     step: int
     reason: str

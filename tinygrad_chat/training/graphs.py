@@ -1,8 +1,8 @@
-"""A training step as recordings (CUDA graphs): the gradient of a batch's first part, which is written over the last
+"""A training step, captured as CUDA graphs: the gradient of a batch's first part, which is written over the last
 step's, that of any further part, which is added, and the update.
 
 The host then makes a few calls a step, where it made one for each kernel. What changes from step to step is sent in one
-packet to fixed addresses in the device's memory before a gradient is repeated: tokens, targets and their weights, the
+packet to fixed addresses in the device's memory before a gradient is replayed: tokens, targets and their weights, the
 seeds of dropout, a part's place in its batch, the number of targets that count, and the optimiser's scalars.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import current_mode
-from tinygrad_chat.backend import EAGER_STEPS, Packet, Recorder, narrowed
+from tinygrad_chat.backend import EAGER_STEPS, GraphCapture, Packet, narrowed
 from tinygrad_chat.formatting import reason_of
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.nn import NewGradient
@@ -27,10 +27,10 @@ SEEDS = 1024  # the most dropouts in a forward pass
 
 
 class StepGraphs:
-    """Records a model's step in the first shape that comes again; every other shape stays eager.
+    """Captures a model's step in the first shape that comes again; every other shape stays eager.
 
     `update(loss)` updates the weights by the optimiser with the gradient in the buffer and returns its norm. After an
-    error while a step is recorded, such as a lack of memory, all steps stay eager, and `refused` is that error in one
+    error while a step is captured, such as a lack of memory, all steps stay eager, and `refused` is that error in one
     line.
     """
 
@@ -39,18 +39,18 @@ class StepGraphs:
         self._model, self._optimizer, self._update = model, optimizer, update
         self._key: Any = None
         self._seen = 0
-        self._step: RecordedStep | None = None
+        self._step: CapturedStep | None = None
 
     @property
-    def recorded(self) -> bool:
-        """Whether a step has been recorded."""
+    def captured(self) -> bool:
+        """Whether a step has been captured."""
         return self._step is not None
 
     def find(
         self, batch: Batch | WeightedBatch, random: np.random.Generator | None, *, parts: int, settings: Any
-    ) -> RecordedStep | None:
-        """Return the recorded step for a batch in so many parts, recorded now if it is time to; None if the step is to
-        be taken eagerly. `settings` are what else a recording holds for."""
+    ) -> CapturedStep | None:
+        """Return the captured step for a batch in so many parts, captured now if it is time to; None if the step is to
+        be taken eagerly. `settings` are what else the graphs hold for."""
         mode = current_mode()
         if self.refused or not mode.is_plain or len(batch[0]) % parts:
             return None
@@ -60,23 +60,23 @@ class StepGraphs:
         self._key, self._seen = key, self._seen + 1 if key == self._key else 1
         if self._seen <= EAGER_STEPS:
             return None
-        recorder = self._model.parameters().backend.recorder()
-        if recorder is None:
+        capture = self._model.parameters().backend.graph_capture()
+        if capture is None:
             return None
         try:
             work = self._model, self._optimizer, self._update
-            self._step = RecordedStep(recorder, *work, batch, parts=parts, drops=random is not None)
+            self._step = CapturedStep(capture, *work, batch, parts=parts, drops=random is not None)
         except Exception as error:  # an eager step works, or says better what is wrong
             self.refused = reason_of(error)
         return self._step
 
 
-class RecordedStep:
-    """The recordings, and what they read. Raises what recording raises."""
+class CapturedStep:
+    """The graphs, and what they read. Raises what capturing raises."""
 
     def __init__(
         self,
-        recorder: Recorder,
+        capture: GraphCapture,
         model: LanguageModel,
         optimizer: Optimizer,
         update: Callable[[Any], Any],
@@ -85,7 +85,7 @@ class RecordedStep:
         parts: int,
         drops: bool,
     ) -> None:
-        self._recorder, self._model, self._update_weights = recorder, model, update
+        self._capture, self._model, self._update_weights = capture, model, update
         self._scalars = optimizer.scalars
         self._rows = len(batch[0]) // parts
         backend = model.parameters().backend
@@ -93,7 +93,7 @@ class RecordedStep:
         seeds = (SEEDS if drops else 0,), np.int64
         types = np.int32, np.int32, np.float32  # of tokens, targets and weights
         inputs = [((self._rows, *x.shape[1:]), dtype) for x, dtype in zip(batch, types, strict=False)]
-        with recorder.apart():
+        with capture.on_its_stream():
             self._packet = Packet(backend, self._scalars.kind, place, seeds, *inputs)
             self._prepared, self._place, self._seeds, *self._inputs = self._packet.slots
             self._results = backend.xp.zeros(2, np.float32)
@@ -101,11 +101,11 @@ class RecordedStep:
             self._place.write((0, 1))
             self._packet.send()
             work = [self._write_gradient, self._add_gradient][:parts]  # of the first part and, if any, of further ones
-            for compute in work:  # a rehearsal, so that kernels are loaded and the memory pool is filled
+            for compute in work:  # a warm-up, so that kernels are loaded and the memory pool is filled
                 compute()
-            self._repeat_gradient = [recorder.record(compute) for compute in work]
+            self._replay_gradient = [capture.capture(compute) for compute in work]
             with self._scalars.within(self._prepared):
-                self._repeat_update = recorder.record(self._compute_update)
+                self._replay_update = capture.capture(self._compute_update)
 
     def take(
         self,
@@ -119,19 +119,19 @@ class RecordedStep:
         If `skip` is given and wants so, having seen the loss, there is no update, and the norm is None.
         """
         if skip is None:
-            with self._recorder.apart():
+            with self._capture.on_its_stream():
                 self._prepare(prepare)
                 self._compute_gradient(batch, random)
-                self._repeat_update()
+                self._replay_update()
         else:
-            with self._recorder.apart():
+            with self._capture.on_its_stream():
                 self._compute_gradient(batch, random)
             if skip(float(self._loss)):
                 return self._loss.copy(), None
-            with self._recorder.apart():
+            with self._capture.on_its_stream():
                 self._prepare(prepare)
                 self._packet.send()
-                self._repeat_update()
+                self._replay_update()
         results = self._results.copy()  # the next step overwrites them
         return results[0], results[1]
 
@@ -148,7 +148,7 @@ class RecordedStep:
                 slot.write(narrowed(array[start : start + self._rows]))
             self._place.write((start, token_count))
             self._packet.send()
-            self._repeat_gradient[0 if start == 0 else 1]()
+            self._replay_gradient[0 if start == 0 else 1]()
 
     def _write_gradient(self) -> None:
         loss, new = self._part_loss(), NewGradient(self._model.parameters())
@@ -173,7 +173,7 @@ class RecordedStep:
 
 
 class _Seeds:
-    """In place of a step's random generator while it is recorded: the numbers it will draw lie on the device."""
+    """In place of a step's random generator while it is captured: the numbers it will draw lie on the device."""
 
     def __init__(self, seeds: Any) -> None:
         self._left = iter([seeds[number] for number in range(len(seeds))])

@@ -19,7 +19,7 @@ from tinygrad_chat.optim.clipping import measure_gradient
 from tinygrad_chat.parallel import DataParallel
 from tinygrad_chat.text.batches import Batch, WeightedBatch
 from tinygrad_chat.training.answering import Answer, Questions, answers_of
-from tinygrad_chat.training.graphs import RecordedStep, StepGraphs
+from tinygrad_chat.training.graphs import CapturedStep, StepGraphs
 
 
 class StepResult(NamedTuple):
@@ -40,9 +40,10 @@ class TrainStep:
 
     `grad_accumulation` is the number of equal parts in which a batch's gradient is computed, `data_parallel` the
     threads that share each part, `clip` the largest gradient norm (None: no clipping). On a device nothing here
-    synchronises. With `graphs`, a device that can records steps of one shape, and then repeats them by a few calls of
-    the host; `why_eager` says why it does not, if that failed. A device computes products by the algorithms that
-    `products` say, and adds the fastest for those that are new (None: its library chooses each time).
+    synchronises. With `graphs`, steps of one shape are captured as CUDA graphs, where a device has such, and then
+    replayed by a few calls of the host; `why_eager` says why they are not, if that failed. A device computes products
+    by the algorithms that `products` say, and adds the fastest for those that are new (None: its library chooses each
+    time).
     """
 
     def __init__(
@@ -64,18 +65,18 @@ class TrainStep:
         self.grad_accumulation = grad_accumulation
         self.data_parallel = data_parallel
         self.products = products
-        recordable = graphs and data_parallel is None
-        self._graphs = StepGraphs(model, optimizer, self._clip_and_update) if recordable else None
+        capturable = graphs and data_parallel is None
+        self._graphs = StepGraphs(model, optimizer, self._clip_and_update) if capturable else None
 
     @property
     def why_eager(self) -> str | None:
-        """Why recording a step failed, in one line; None if it has not."""
+        """Why capturing a step failed, in one line; None if it has not."""
         return None if self._graphs is None else self._graphs.refused
 
     @property
-    def recorded(self) -> bool:
-        """Whether the device has recorded a step, and repeats it for batches of that shape."""
-        return self._graphs is not None and self._graphs.recorded
+    def captured(self) -> bool:
+        """Whether a step has been captured as CUDA graphs, which are replayed for batches of that shape."""
+        return self._graphs is not None and self._graphs.captured
 
     @property
     def ranks(self) -> int:
@@ -115,9 +116,9 @@ class TrainStep:
         if self._graphs is not None:
             settings = self.clip, self.grad_accumulation
             with choosing_products(self.products):
-                recorded = self._graphs.find(batch, random, parts=self.grad_accumulation, settings=settings)
-            if recorded is not None:
-                return self._repeat(recorded, batch, position, random, skip)
+                captured = self._graphs.find(batch, random, parts=self.grad_accumulation, settings=settings)
+            if captured is not None:
+                return self._replay(captured, batch, position, random, skip)
         loss = self.gradient(batch, random=random)
         grad_norm, scale = self.measure_gradient()
         skipped = skip is not None and skip(float(loss))
@@ -125,17 +126,17 @@ class TrainStep:
             self.update(loss, scale, position)
         return StepResult(loss, grad_norm, self.schedule(position), skipped)
 
-    def _repeat(
+    def _replay(
         self,
-        recorded: RecordedStep,
+        captured: CapturedStep,
         batch: Batch | WeightedBatch,
         position: int,
         random: np.random.Generator | None,
         skip: Callable[[float], bool] | None,
     ) -> StepResult:
-        """Take a step that was recorded: the same, with the clipping as part of the update."""
+        """Take a step that was captured: the same, with the clipping as part of the update."""
         rate = self.schedule(position)
-        loss, norm = recorded.take(batch, random, lambda: self.optimizer.prepare(rate, position), skip)
+        loss, norm = captured.take(batch, random, lambda: self.optimizer.prepare(rate, position), skip)
         if norm is None:
             return StepResult(loss, self.measure_gradient()[0], rate, skipped=True)
         return StepResult(loss, norm, rate)

@@ -19,7 +19,7 @@ def newest_attention(
     """Return what `ops.attention` does for one query of each sequence.
 
     The arrays may be slices of larger ones, as those of a cache are. `length` is read from the device's memory, so a
-    recorded call reads another one each time.
+    replayed call reads another one each time.
     """
     xp, real, (B, S), D = array_module(query), query.dtype, key.shape[:2], query.shape[2] // heads
     query, key, value = (dense(x) for x in (query, key, value))
