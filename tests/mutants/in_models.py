@@ -81,6 +81,23 @@ FAULTS = {
         ),
         "nanochat's bound is that of a normal": ("math.sqrt(3 / options.width)", "math.sqrt(1 / options.width)"),
     },
+    "backend/captured_by_kind.py": {
+        "a kind that comes once is captured": (
+            "self._times_before(kind) < EAGER_STEPS",
+            "self._times_before(kind) < 0",
+        ),
+        "a kind that was captured makes room": ("if each not in self._steps), None)", "if True), None)"),
+        "any number of kinds is followed": ("if len(self._times) == self._limit:", "if False:"),
+        "the kind that came last makes room": (
+            "before = self._times.pop(kind, 0)",
+            "before = self._times.get(kind, 0)",
+        ),
+        "capturing is tried again": (
+            "self.refused, self._capture = reason_of(error), None",
+            "self.refused = reason_of(error)",
+        ),
+        "a refusal keeps what was captured": ("            self.forget()", "            pass"),
+    },
     "models/captured_steps.py": {
         "every column is that of the capture": ("self._end.write(cache.end)", "pass"),
         "rows begin where they began": ("self._starts.write(cache.starts)", "pass"),
@@ -100,10 +117,6 @@ FAULTS = {
             "            pass",
         ),
         "tokens that come from the host are not sent": ("self._tokens.write(narrowed(np.asarray(tokens)))", "pass"),
-        "a refusal keeps what was captured": (
-            "reason_of(error), None\n                self.forget()",
-            "reason_of(error), None",
-        ),
     },
     "models/gpt.py": {
         "padding is seen": ("cache.starts[:, None] + positions.clip(max=0)", "cache.starts[:, None] * 0"),

@@ -5,8 +5,9 @@ the choice of back end, kernels and precision that a model is built with.
 """
 
 from tinygrad_chat.backend.base import Backend
+from tinygrad_chat.backend.captured_by_kind import EAGER_STEPS, CapturedByKind
 from tinygrad_chat.backend.compute import Compute, default_compute
-from tinygrad_chat.backend.graph_capture import EAGER_STEPS, GraphCapture
+from tinygrad_chat.backend.graph_capture import GraphCapture
 from tinygrad_chat.backend.host_memory import available_memory
 from tinygrad_chat.backend.inbox import BUFFERS, Inbox, Packet, Slot
 from tinygrad_chat.backend.product_choices import ProductChoices
@@ -25,6 +26,7 @@ __all__ = [
     "BUFFERS",
     "EAGER_STEPS",
     "Backend",
+    "CapturedByKind",
     "Compute",
     "GraphCapture",
     "Inbox",

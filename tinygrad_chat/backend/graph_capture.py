@@ -6,9 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-EAGER_STEPS = 2
-"""Of one kind before a step is captured: kernels are compiled, and what comes once is not worth it."""
-
 
 class GraphCapture(ABC):
     """Captures work as graphs, on a stream and in a memory pool of its own.

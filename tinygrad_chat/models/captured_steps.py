@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import current_mode
-from tinygrad_chat.backend import EAGER_STEPS, Backend, GraphCapture, Packet, narrowed
-from tinygrad_chat.formatting import reason_of
+from tinygrad_chat.backend import Backend, CapturedByKind, GraphCapture, Packet, narrowed
 from tinygrad_chat.nn import KeyValueCache, NextColumn
 
 KEPT = ("last_embedding", "document_start")  # what a cache keeps of each row's newest token
@@ -25,54 +24,35 @@ Read = Callable[[Any, NextColumn], Any]
 """(tokens (B, 1), column) -> logits (B, V)"""
 
 
-class CapturedSteps:
-    """The captured steps of one model with one cache, one for each number of rows. `read` computes one.
+class CapturedSteps(CapturedByKind[int, "CapturedToken"]):
+    """The captured steps of one model with one cache, one for each number of rows, of which there are at most
+    `most_rows`. `read` computes one."""
 
-    After an error while one is captured, such as a lack of memory, all steps stay eager, and `refused` is that error in
-    one line.
-    """
-
-    def __init__(self, backend: Backend, capture: GraphCapture, read: Read) -> None:
-        self.refused: str | None = None
+    def __init__(self, backend: Backend, capture: GraphCapture, read: Read, *, most_rows: int) -> None:
+        super().__init__(capture, limit=most_rows)
         self._backend, self._read = backend, read
-        self._capture: GraphCapture | None = capture
         self._weights: Any = None
         self._thread: int | None = None
-        self._seen: dict[int, int] = {}
-        self._steps: dict[int, CapturedToken] = {}
-
-    def __len__(self) -> int:
-        """Return how many steps are captured."""
-        return len(self._steps)
 
     def take(self, tokens: Any, cache: KeyValueCache, weights: Any) -> Any:
         """Return the logits (B, V) after tokens (B, 1), or None if the step is to be taken eagerly. `weights` are one
         of the model's arrays: if it is another one, all have moved."""
-        rows, full = cache.rows, cache.length >= cache.capacity
-        if self._capture is None or full or not cache.length or not current_mode().is_plain:
+        full = cache.length >= cache.capacity
+        if full or not cache.length or not current_mode().is_plain:
             return None
         cache.make_room(1)
         thread = threading.get_ident()  # whose workspace for products is part of a graph
         if weights is not self._weights or thread != self._thread:
             self.forget()
             self._weights, self._thread = weights, thread
-        if rows not in self._steps:
-            self._seen[rows] = self._seen.get(rows, 0) + 1
-            if self._seen[rows] <= EAGER_STEPS:
-                return None
-            try:
-                self._steps[rows] = CapturedToken(self._backend, self._capture, self._read, cache)
-            except Exception as error:  # an eager step works, or says better what is wrong
-                self.refused, self._capture = reason_of(error), None
-                self.forget()
-                return None
-        return self._steps[rows].take(tokens, cache)
+        step = self.find(cache.rows, lambda capture: CapturedToken(self._backend, capture, self._read, cache))
+        return None if step is None else step.take(tokens, cache)
 
     def forget(self) -> None:
         """Drop every graph: what they read will lie elsewhere."""
         for step in self._steps.values():
             step.finish()
-        self._steps.clear()
+        super().forget()
 
 
 class CapturedToken:

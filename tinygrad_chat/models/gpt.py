@@ -223,12 +223,12 @@ class GPT(NextTokenModel):
         cache = KeyValueCache(*sizes, backend=backend, dtype=self.token_embedding.weight.dtype)
         capture = self._new_capture()
         if capture is not None:
-            cache.captured = CapturedSteps(backend, capture, super().next_token_logits)
+            cache.captured = CapturedSteps(backend, capture, super().next_token_logits, most_rows=batch)
         return cache
 
     def _new_capture(self) -> GraphCapture | None:
-        """Return what captures steps, None where they stay eager. A replay reads from the device's memory which column
-        of the cache is next, and only a kernel can write to that: the reference would have the host wait for it."""
+        """Return what captures steps, or None where they stay eager. A replay reads from the device's memory which
+        column of the cache comes next; a kernel can, while the reference slices by a number of the host's."""
         writes_columns_by_kernel = write_columns in self.compute.kernel_table
         return self.compute.backend.graph_capture() if self.captures_steps and writes_columns_by_kernel else None
 

@@ -9,14 +9,13 @@ seeds of dropout, a part's place in its batch, the number of targets that count,
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
 
 from tinygrad_chat.autograd import current_mode
-from tinygrad_chat.backend import EAGER_STEPS, GraphCapture, Packet, narrowed
-from tinygrad_chat.formatting import reason_of
+from tinygrad_chat.backend import CapturedByKind, GraphCapture, Packet, narrowed
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.nn import NewGradient
 from tinygrad_chat.ops.cross_entropy import count_targets
@@ -26,49 +25,31 @@ from tinygrad_chat.text.batches import Batch, WeightedBatch
 SEEDS = 1024  # the most dropouts in a forward pass
 
 
-class StepGraphs:
-    """Captures a model's step in the first shape that comes again; every other shape stays eager.
+class StepGraphs(CapturedByKind[Hashable, "CapturedStep"]):
+    """Captures a model's step in the first shape that comes some times in a row; every other shape stays eager.
 
-    `update(loss)` updates the weights by the optimiser with the gradient in the buffer and returns its norm. After an
-    error while a step is captured, such as a lack of memory, all steps stay eager, and `refused` is that error in one
-    line.
+    `update(loss)` updates the weights by the optimiser with the gradient in the buffer and returns its norm.
     """
 
-    def __init__(self, model: LanguageModel, optimizer: Optimizer, update: Callable[[Any], Any]) -> None:
-        self.refused: str | None = None
+    def __init__(
+        self, capture: GraphCapture, model: LanguageModel, optimizer: Optimizer, update: Callable[[Any], Any]
+    ) -> None:
+        super().__init__(capture, limit=1)
         self._model, self._optimizer, self._update = model, optimizer, update
-        self._key: Any = None
-        self._seen = 0
-        self._step: CapturedStep | None = None
 
-    @property
-    def captured(self) -> bool:
-        """Whether a step has been captured."""
-        return self._step is not None
-
-    def find(
+    def step_for(
         self, batch: Batch | WeightedBatch, random: np.random.Generator | None, *, parts: int, settings: Any
     ) -> CapturedStep | None:
         """Return the captured step for a batch in so many parts, captured now if it is time to; None if the step is to
         be taken eagerly. `settings` are what else the graphs hold for."""
-        mode = current_mode()
-        if self.refused or not mode.is_plain or len(batch[0]) % parts:
+        if not current_mode().is_plain or len(batch[0]) % parts:
             return None
-        key = [(x.shape, x.dtype) for x in batch], random is None, getattr(self._model, "recompute", None), settings
-        if self._step is not None:
-            return self._step if key == self._key else None
-        self._key, self._seen = key, self._seen + 1 if key == self._key else 1
-        if self._seen <= EAGER_STEPS:
-            return None
-        capture = self._model.parameters().backend.graph_capture()
-        if capture is None:
-            return None
-        try:
-            work = self._model, self._optimizer, self._update
-            self._step = CapturedStep(capture, *work, batch, parts=parts, drops=random is not None)
-        except Exception as error:  # an eager step works, or says better what is wrong
-            self.refused = reason_of(error)
-        return self._step
+        shapes, drops = tuple((x.shape, x.dtype) for x in batch), random is not None
+        work = self._model, self._optimizer, self._update
+        return self.find(
+            (shapes, drops, getattr(self._model, "recompute", None), settings),
+            lambda capture: CapturedStep(capture, *work, batch, parts=parts, drops=drops),
+        )
 
 
 class CapturedStep:

@@ -65,8 +65,8 @@ class TrainStep:
         self.grad_accumulation = grad_accumulation
         self.data_parallel = data_parallel
         self.products = products
-        capturable = graphs and data_parallel is None
-        self._graphs = StepGraphs(model, optimizer, self._clip_and_update) if capturable else None
+        capture = model.parameters().backend.graph_capture() if graphs and data_parallel is None else None
+        self._graphs = None if capture is None else StepGraphs(capture, model, optimizer, self._clip_and_update)
 
     @property
     def why_eager(self) -> str | None:
@@ -76,7 +76,7 @@ class TrainStep:
     @property
     def captured(self) -> bool:
         """Whether a step has been captured as CUDA graphs, which are replayed for batches of that shape."""
-        return self._graphs is not None and self._graphs.captured
+        return self._graphs is not None and len(self._graphs) > 0
 
     @property
     def ranks(self) -> int:
@@ -116,7 +116,7 @@ class TrainStep:
         if self._graphs is not None:
             settings = self.clip, self.grad_accumulation
             with choosing_products(self.products):
-                captured = self._graphs.find(batch, random, parts=self.grad_accumulation, settings=settings)
+                captured = self._graphs.step_for(batch, random, parts=self.grad_accumulation, settings=settings)
             if captured is not None:
                 return self._replay(captured, batch, position, random, skip)
         loss = self.gradient(batch, random=random)
