@@ -87,7 +87,7 @@ def test_json_stands_alone_on_stdout_and_agrees_with_the_run(tgc: Tgc):
 def test_fit_ends_with_a_command_that_trains(tgc: Tgc):
     code, out, _ = tgc("plan", *TINY, "--no-tied", "--fit", "--memory", "1")
     assert code == 0
-    assert "fits as it is: parts of 4 windows" in out
+    assert "fits as it is: micro-batches of 4 windows" in out
     command = shlex.split(out.splitlines()[-1])
     assert command[:2] == ["tgc", "train"]
     assert command[command.index("--grad-accumulation") + 1] == "1"

@@ -88,12 +88,12 @@ def test_what_a_user_chooses_stays_and_the_rest_follows_from_it(text: Path):
     assert (small["lr"], small["weight_decay"]) == (0.00125, pytest.approx(0.46817, rel=1e-5))
 
 
-def test_a_batch_is_computed_in_equal_parts_of_at_most_32_windows():
+def test_a_batch_is_computed_in_equal_micro_batches_of_at_most_32_windows():
     """Or whole, where there are none of at least 16."""
-    parts = {
+    micro_batches = {
         rows: settings_of_depth({"batch_size": rows}, 104)["grad_accumulation"] for rows in (1, 32, 33, 64, 100, 37)
     }
-    assert parts == {1: 1, 32: 1, 33: 1, 64: 2, 100: 4, 37: 1}
+    assert micro_batches == {1: 1, 32: 1, 33: 1, 64: 2, 100: 4, 37: 1}
 
 
 def test_the_settings_are_a_run_s_own_from_the_vocabulary_of_its_text(tmp_path: Path):

@@ -17,10 +17,10 @@ FAULTS = {
         ),
     },
     "training/step.py": {
-        "each part is a mean of its own": ('"token_count": token_count}', '"token_count": None}'),
-        "each part drops what the first does": ('"offset": first_row + start', '"offset": 0'),
+        "each micro-batch is a mean of its own": ('"token_count": token_count}', '"token_count": None}'),
+        "each micro-batch drops what the first does": ('"offset": first_row + start', '"offset": 0'),
         "a resumed run's optimiser begins anew": ("self.optimizer.load(optimizer_state)", "pass"),
-        "parts draw one after the other": ("copy.deepcopy(random)", "random"),
+        "micro-batches draw one after the other": ("copy.deepcopy(random)", "random"),
         "gradients of the step before stay": ("parameters.zero_gradient()", "pass"),
         "a gradient that is not finite moves the weights": (
             "math.isfinite(loss) and math.isfinite(scale)",
@@ -29,13 +29,13 @@ FAULTS = {
         "a step that is to be skipped is taken": ("if not skipped:", "if True:"),
     },
     "training/graphs.py": {
-        "every part drops what the first does": (
+        "every micro-batch drops what the first does": (
             "self._place.write((start, token_count))",
             "self._place.write((0, token_count))",
         ),
         "every step drops the same": ("copy.deepcopy(random).integers(2**63, size=SEEDS)", "np.arange(SEEDS)"),
         "the loss is that of the next step": ("self._results.copy()", "self._results"),
-        "every part's gradient is written": ("[0 if start == 0 else 1]()", "[0]()"),
+        "every micro-batch's gradient is written": ("[0 if start == 0 else 1]()", "[0]()"),
     },
     "training/update.py": {
         "every step drops the same": ('"dropout", _number(run))', '"dropout", 0)'),

@@ -44,7 +44,7 @@ def test_it_trains_and_is_evaluated_as_ours_are():
     model: Any = MLP(np.random.default_rng(0))
     optimizer = AdamW(model.parameters(), weight_decay=0.0)
     for _ in range(200):
-        accumulate_gradient(model, batch, parts=2)
+        accumulate_gradient(model, batch, micro_batches=2)
         optimizer.step(0.05)
     assert evaluate(model, cycle, np.ones(V, int), batch_size=2).loss < 0.05
 

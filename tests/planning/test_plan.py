@@ -25,7 +25,7 @@ from tinygrad_chat.errors import ConfigError, DataError, DivergedError, NoRoomEr
 from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.models.size import flops_per_token
 from tinygrad_chat.planning import fit as fitting
-from tinygrad_chat.planning.fit import choose_parts, divisors, extrapolate, fit
+from tinygrad_chat.planning.fit import choose_accumulation, divisors, extrapolate, fit
 from tinygrad_chat.planning.measurement import Measurement, measure
 from tinygrad_chat.planning.plan import count_checkpoints, count_evaluations, predict
 from tinygrad_chat.training.events import Evaluated, Logged, Saved
@@ -231,19 +231,19 @@ def test_divisors_are_all_of_them_in_order(number: int):
 
 
 @given(batch_size=st.integers(1, 200), budget=st.integers(0, 3000))
-def test_the_fewest_parts_that_fit_are_chosen(batch_size: int, budget: int):
-    chosen = choose_parts(batch_size, budget, [(1, 110), (2, 120)])  # 100 and 10 for each window
-    fits = [parts for parts in divisors(batch_size) if 100 + 10 * batch_size / parts <= budget]
+def test_the_fewest_micro_batches_that_fit_are_chosen(batch_size: int, budget: int):
+    chosen = choose_accumulation(batch_size, budget, [(1, 110), (2, 120)])  # 100 and 10 for each window
+    fits = [number for number in divisors(batch_size) if 100 + 10 * batch_size / number <= budget]
     assert chosen == fits
 
 
 def test_with_one_window_measured_no_more_is_tried():
-    assert choose_parts(12, 1000, [(1, 100)]) == [12]
-    assert choose_parts(12, 99, [(1, 100)]) == []
+    assert choose_accumulation(12, 1000, [(1, 100)]) == [12]
+    assert choose_accumulation(12, 99, [(1, 100)]) == []
 
 
 class Machine:
-    """Stands in for `measure`: a step takes `base` bytes, `window` for each window of a part, and the rest `more`."""
+    """Stands in for `measure`: a step takes `base` bytes, `window` for each of its windows, and the rest `more`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, base: int, window: int, more: int = 0) -> None:
         self.base, self.window, self.more = base, window, more
@@ -264,7 +264,7 @@ def batch_of(windows: int) -> TrainingConfig:
     return resolve({**TINY, "batch_size": windows})
 
 
-def test_fit_measures_two_small_parts_and_the_one_it_chooses(monkeypatch: pytest.MonkeyPatch):
+def test_fit_measures_two_small_micro_batches_and_the_one_it_chooses(monkeypatch: pytest.MonkeyPatch):
     machine = Machine(monkeypatch, base=1000, window=10)
     fitted = fit(batch_of(96), 1500)
     assert machine.tried == [1, 16, 48]
@@ -272,13 +272,13 @@ def test_fit_measures_two_small_parts_and_the_one_it_chooses(monkeypatch: pytest
     assert fitted.measured == [(1, 1010), (16, 1160)]
 
 
-def test_fit_goes_on_to_smaller_parts_where_the_line_promised_too_much(monkeypatch: pytest.MonkeyPatch):
+def test_fit_goes_on_to_smaller_micro_batches_where_the_line_promised_too_much(monkeypatch: pytest.MonkeyPatch):
     machine = Machine(monkeypatch, base=1000, window=10, more=100)
     assert fit(batch_of(96), 1500).config.data.grad_accumulation == 3
     assert machine.tried == [1, 16, 48, 32]
 
 
-def test_fit_never_measures_a_part_that_could_take_more_than_it_may(monkeypatch: pytest.MonkeyPatch):
+def test_fit_never_measures_a_micro_batch_that_could_take_more_than_it_may(monkeypatch: pytest.MonkeyPatch):
     machine = Machine(monkeypatch, base=1000, window=100)
     assert fit(batch_of(96), 1450).config.data.grad_accumulation == 24
     assert machine.tried == [1, 4, 4]

@@ -39,12 +39,12 @@ def known_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "measure_limits", lambda compute: LIMITS)
 
 
-def take_profile(backend: Backend, steps: int = 2, *, graphs: bool = False, parts: int = 1) -> Profile:
+def take_profile(backend: Backend, steps: int = 2, *, graphs: bool = False, micro_batches: int = 1) -> Profile:
     compute = Compute.choose(backend)
     model = GPT(V, OPTIONS, compute=compute)
     tokens = np.random.default_rng(0).integers(0, V, (B, T + 1))
     draw = lambda: (tokens[:, :-1], tokens[:, 1:])  # noqa: E731
-    settings: dict[str, Any] = {"clip": 1.0, "graphs": graphs, "grad_accumulation": parts}
+    settings: dict[str, Any] = {"clip": 1.0, "graphs": graphs, "grad_accumulation": micro_batches}
     step = WatchedStep(TrainStep(model, AdamW(model.parameters()), lambda step: 1e-3, **settings), draw)
     return profile(step, steps, compute=compute, tokens=B * T)
 
@@ -124,8 +124,8 @@ def test_costs_are_what_cannot_be_avoided():
 
 
 @needs_compiler
-@pytest.mark.parametrize("parts", [1, B])
-def test_captured_steps_are_timed_as_training_replays_them(parts: int, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("micro_batches", [1, B])
+def test_captured_steps_are_timed_as_training_replays_them(micro_batches: int, monkeypatch: pytest.MonkeyPatch):
     watched: list[bool] = []
     take = CapturedStep.take
 
@@ -136,12 +136,12 @@ def test_captured_steps_are_timed_as_training_replays_them(parts: int, monkeypat
     monkeypatch.setattr(CapturedStep, "take", watched_take)
     monkeypatch.setattr(Device, "memory_held", lambda self: 0)
     with standing_in(capturing=True):
-        taken = take_profile(DEVICE, steps=2, graphs=True, parts=parts)
+        taken = take_profile(DEVICE, steps=2, graphs=True, micro_batches=micro_batches)
     assert taken.captured
     assert watched == [False] * (1 + 2 + 2)  # the last to warm up, those one after another and those apart
     assert {row.name for row in taken.rows} >= {"linear", "attention", "AdamW"}  # submitted op by op
     assert taken.device_seconds > 0
-    assert (taken.host_seconds is None) == (parts > 2)  # where it waits for a buffer that is still being read
+    assert (taken.host_seconds is None) == (micro_batches > 2)  # where it waits for a buffer that is still being read
 
 
 def test_steps_that_are_not_captured_say_so_and_without_a_device_the_host_does_all(

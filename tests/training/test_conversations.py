@@ -159,8 +159,8 @@ def test_the_loss_is_the_mean_over_trained_tokens_however_they_lie(threads):
     model.parameters().zero_gradient()
     whole.backward()
     wanted = model.parameters().gradient.copy()
-    for parts in (1, 2, 3):
-        team = make_data_parallel(model, threads, rows=6 // parts) if threads > 1 else None
-        loss = accumulate_gradient(model, (tokens, targets), parts=parts, data_parallel=team)
+    for micro_batches in (1, 2, 3):
+        team = make_data_parallel(model, threads, rows=6 // micro_batches) if threads > 1 else None
+        loss = accumulate_gradient(model, (tokens, targets), micro_batches=micro_batches, data_parallel=team)
         assert float(loss) == pytest.approx(mean, rel=1e-5)
         np.testing.assert_allclose(model.parameters().gradient, wanted, rtol=1e-4, atol=1e-6)

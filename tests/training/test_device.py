@@ -168,10 +168,10 @@ def test_the_gradient_of_a_part_of_a_weight_is_not_rounded():
         np.testing.assert_array_equal(DEVICE.to_host(weight.grad)[4:], [[3 * (1 + 2**-7) ** 2] * 4, [0] * 4])
 
 
-@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("variant", VARIANTS, ids=NAMES)
 def test_a_gradient_is_written_over_what_the_buffer_held(
-    device: Backend, variant: dict[str, Any], parts: int, monkeypatch: pytest.MonkeyPatch
+    device: Backend, variant: dict[str, Any], micro_batches: int, monkeypatch: pytest.MonkeyPatch
 ):
     options = ModelOptions(**{"layers": 2, "heads": 4, "width": 32, "context": T, **variant})
     tokens = np.random.default_rng(0).integers(0, V, (B, T + 1))
@@ -182,7 +182,7 @@ def test_a_gradient_is_written_over_what_the_buffer_held(
         if backend is device:
             monkeypatch.setattr(parameters, "zero_gradient", lambda: pytest.fail("the buffer is zeroed"))
         random = np.random.default_rng(0) if options.dropout else None
-        accumulate_gradient(model, (tokens[:, :-1], tokens[:, 1:]), parts=parts, random=random)
+        accumulate_gradient(model, (tokens[:, :-1], tokens[:, 1:]), micro_batches=micro_batches, random=random)
         gradients.append(backend.to_host(parameters.gradient))
     np.testing.assert_allclose(*gradients, rtol=1e-3, atol=1e-5)
 
@@ -196,7 +196,7 @@ def test_weights_that_a_loss_does_not_use_have_a_gradient_of_zeros(device: Backe
         parameters=model.parameters, loss=lambda tokens, *_, **__: ops.embedding(used, device.xp.asarray(tokens)).sum()
     )
     tokens = np.zeros((B, T), np.int64)
-    accumulate_gradient(partial, (tokens, tokens), parts=1)
+    accumulate_gradient(partial, (tokens, tokens), micro_batches=1)
     expected = {name: np.zeros(parameters[name].shape) for name in parameters}
     expected["token_embedding.weight"][0] = B * T
     for name, gradient in expected.items():
@@ -331,7 +331,8 @@ def test_no_room_on_the_device_is_one_line_with_what_helps(start: Start, monkeyp
     with pytest.raises(
         MemoryShortageError,
         match=r"^step 3: out of memory allocating 1,234,567 bytes \(allocated so far: 89 bytes\), with [\d,]+ MiB free "
-        r"on .*; split the batch into more parts with --grad-accumulation, or choose .*; the checkpoint of step \d",
+        r"on .*; split the batch into more micro-batches with --grad-accumulation, or choose .*; the checkpoint of "
+        r"step \d",
     ):
         finish(run)
     assert "out of memory" in (run.folder.path / "report.md").read_text()

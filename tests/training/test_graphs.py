@@ -125,15 +125,15 @@ def expect_captured_steps_to_be_eager_ones(options: dict[str, Any], **settings: 
 
 
 @pytest.mark.profile("ci")
-@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("options", "optimizer"), KINDS)
 def test_captured_steps_leave_the_bits_of_eager_ones(
-    options: dict[str, Any], optimizer: Any, dtype: str, parts: int, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], optimizer: Any, dtype: str, micro_batches: int, monkeypatch: pytest.MonkeyPatch
 ):
     replayed = replays(monkeypatch)
-    expect_captured_steps_to_be_eager_ones(options, dtype=dtype, optimizer=optimizer, grad_accumulation=parts)
-    assert len(replayed) == (parts + 1) * (STEPS - EAGER_STEPS)
+    expect_captured_steps_to_be_eager_ones(options, dtype=dtype, optimizer=optimizer, grad_accumulation=micro_batches)
+    assert len(replayed) == (micro_batches + 1) * (STEPS - EAGER_STEPS)
 
 
 @pytest.mark.profile("ci")
@@ -151,17 +151,18 @@ def test_flash_attention_within_documents_is_captured_too(by_wgmma: bool, monkey
     options = {**DOCUMENTS, "width": 128, "positions": "rotary", "window": 4, "dropout": 0.1}
     expect_captured_steps_to_be_eager_ones(options, dtype="bfloat16", grad_accumulation=2)
     assert all(taken)
-    assert len(taken) == 2 * 2 * (STEPS + EAGER_STEPS + 2)  # layers, parts, and steps: eager, seen, warm-up, captured
+    times = STEPS + EAGER_STEPS + 2  # eager alone, eager before the capture, warm-up, captured
+    assert len(taken) == 2 * 2 * times  # layers, micro-batches
     assert len(replayed) == 3 * (STEPS - EAGER_STEPS)
 
 
 @pytest.mark.parametrize(("options", "optimizer"), KINDS)
-@pytest.mark.parametrize("parts", [1, 2])
-def test_a_replayed_step_is_a_packet_and_a_launch_for_each_part_and_one_more_for_the_update(
-    options: dict[str, Any], optimizer: Any, parts: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_a_replayed_step_is_a_packet_and_a_launch_for_each_micro_batch_and_one_more_for_the_update(
+    options: dict[str, Any], optimizer: Any, micro_batches: int, monkeypatch: pytest.MonkeyPatch
 ):
     options = {name: value for name, value in options.items() if name != "recompute"}
-    step = build({**options, "heads": 2}, optimizer=optimizer, graphs=True, grad_accumulation=parts)
+    step = build({**options, "heads": 2}, optimizer=optimizer, graphs=True, grad_accumulation=micro_batches)
     train(step, EAGER_STEPS + 1)
     random, sent, copied, one_by_one, launched = np.random.default_rng(STEPS), [], [], [], replays(monkeypatch)
     send, copy, result_of = DEVICE.send, DeviceArray.copy, tape.result_of
@@ -177,8 +178,8 @@ def test_a_replayed_step_is_a_packet_and_a_launch_for_each_part_and_one_more_for
     monkeypatch.setattr(tape, "submit", lambda function, *arguments: one_by_one.append(function))
     monkeypatch.setattr(tape, "result_of", computed)
     step(batch_of(STEPS), STEPS, random=random)
-    assert len(launched) == parts + 1
-    assert len(sent) == parts  # so of one part, three calls
+    assert len(launched) == micro_batches + 1
+    assert len(sent) == micro_batches  # so of one micro-batch, three calls
     assert copied == [(2,)]  # loss and norm, for whoever wants them
     assert not one_by_one
 
@@ -190,17 +191,17 @@ def test_on_a_gpu_graphs_leave_the_bits_of_eager_steps(options: dict[str, Any], 
         expect_captured_steps_to_be_eager_ones(options, backend=gpu, optimizer=optimizer, grad_accumulation=2)
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_a_captured_gradient_is_written_over_what_the_buffer_held(parts: int, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_a_captured_gradient_is_written_over_what_the_buffer_held(micro_batches: int, monkeypatch: pytest.MonkeyPatch):
     replayed, found = replays(monkeypatch), []
     for capturing in (False, True):
-        step = build({}, graphs=capturing, grad_accumulation=parts)
+        step = build({}, graphs=capturing, grad_accumulation=micro_batches)
         parameters = step.model.parameters()
         monkeypatch.setattr(parameters, "zero_gradient", lambda: pytest.fail("the buffer is zeroed"))
         train(step)
         parameters.gradient.fill(math.nan)
         found.append(train(step, steps=1))
-    assert len(replayed) == (parts + 1) * (STEPS + 1 - EAGER_STEPS)
+    assert len(replayed) == (micro_batches + 1) * (STEPS + 1 - EAGER_STEPS)
     expect_same_bits(*found)
 
 

@@ -1,4 +1,4 @@
-"""Targets that do not count, lying as unequally as can be: parts and threads give what the whole batch gives."""
+"""Targets that do not count, lying as unequally as can be: micro-batches and threads give what the batch gives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ V, B, T = 7, 6, 4
 OPTIONS = ModelOptions(layers=1, heads=2, width=8, context=T)
 tokens, targets = np.random.default_rng(0).integers(V, size=(2, B, T))
 targets[0, 1:] = -1  # a row with one target that counts
-targets[2:4] = -1  # parts with none at all
+targets[2:4] = -1  # micro-batches with none at all
 targets[4, ::2] = -1
 
 
@@ -41,37 +41,39 @@ def expect_same(model: Any, found: float, whole: tuple[float, np.ndarray]) -> No
     np.testing.assert_allclose(model.parameters().gradient, whole[1], rtol=0, atol=1e-12 * np.abs(whole[1]).max())
 
 
-@pytest.mark.parametrize("parts", range(1, 7))
+@pytest.mark.parametrize("micro_batches", range(1, 7))
 @pytest.mark.parametrize("engine", [GPT, ScalarModel])
-def test_parts_give_what_the_whole_batch_gives(engine: Any, parts: int):
+def test_micro_batches_give_what_the_whole_batch_gives(engine: Any, micro_batches: int):
     model = build(engine)
     whole = of_whole(model)
-    expect_same(model, accumulate_gradient(model, (tokens, targets), parts=parts), whole)
+    expect_same(model, accumulate_gradient(model, (tokens, targets), micro_batches=micro_batches), whole)
 
 
 @pytest.mark.parametrize("threads", range(1, 5))
-@pytest.mark.parametrize("parts", range(1, 7))
-def test_threads_give_what_the_whole_batch_gives_with_dropout_too(threads: int, parts: int):
+@pytest.mark.parametrize("micro_batches", range(1, 7))
+def test_threads_give_what_the_whole_batch_gives_with_dropout_too(threads: int, micro_batches: int):
     model = build(GPT, dropout=0.3)
     whole = of_whole(model, random=rng(1, "dropout", 0))
     random, threads_of = rng(1, "dropout", 0), DataParallel(model, threads)
     expect_same(
         model,
-        accumulate_gradient(model, (tokens, targets), parts=parts, random=random, data_parallel=threads_of),
+        accumulate_gradient(
+            model, (tokens, targets), micro_batches=micro_batches, random=random, data_parallel=threads_of
+        ),
         whole,
     )
 
 
-@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("micro_batches", [1, 4])
 @pytest.mark.parametrize("engine", [GPT, ScalarModel])
-def test_weights_multiply_the_loss_of_each_target_in_parts_and_threads_too(engine: Any, parts: int):
+def test_weights_multiply_the_loss_of_each_target_in_micro_batches_and_threads_too(engine: Any, micro_batches: int):
     model = build(engine)
     weights = np.random.default_rng(1).normal(size=(B, T))
     whole = of_whole(model, weights=weights)
     assert whole[0] == pytest.approx((weights * model.token_losses(tokens, targets)).sum() / (targets != -1).sum())
     for threads in (None, DataParallel(model, 3)) if engine is GPT else (None,):
         batch = tokens, targets, weights
-        expect_same(model, accumulate_gradient(model, batch, parts=parts, data_parallel=threads), whole)
+        expect_same(model, accumulate_gradient(model, batch, micro_batches=micro_batches, data_parallel=threads), whole)
 
 
 def test_both_engines_weigh_alike():
@@ -97,7 +99,7 @@ def test_the_loss_is_the_mean_over_the_targets_that_count(engine: Any):
 @pytest.mark.parametrize("engine", [GPT, ScalarModel])
 def test_without_any_target_that_counts_loss_and_gradient_are_0(engine: Any):
     model = build(engine)
-    assert accumulate_gradient(model, (tokens, np.full((B, T), -1)), parts=2) == 0
+    assert accumulate_gradient(model, (tokens, np.full((B, T), -1)), micro_batches=2) == 0
     assert not model.parameters().gradient.any()
 
 

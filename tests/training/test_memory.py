@@ -55,8 +55,8 @@ def test_a_run_that_outgrows_memory_says_what_to_change_and_is_whole(tmp_path: P
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 3, done.stderr
     assert re.fullmatch(
-        r"tgc: step 0: .*, with [\d,]+ MiB free on cpu; split the batch into more parts with --grad-accumulation, or "
-        r"choose .*; the checkpoint of step 0 is on disk\n",
+        r"tgc: step 0: .*, with [\d,]+ MiB free on cpu; split the batch into more micro-batches with "
+        r"--grad-accumulation, or choose .*; the checkpoint of step 0 is on disk\n",
         done.stderr,
     )
     assert json.loads((tmp_path / "r/outcome.json").read_text())["outcome"] == "failed"
@@ -72,9 +72,9 @@ def test_a_batch_that_cannot_fit_is_refused_before_anything_is_written(
         with pytest.raises(NoRoomError, match=r"a step of 1,000,000,000 windows of --context 8 at once takes at least"):
             start_run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    parts = config.replace(grad_accumulation=10**9)
+    one_window_each = config.replace(grad_accumulation=10**9)
     with pytest.raises(TypeError):  # one window at a time would do: it gets as far as the model
-        start_run(parts, tmp_path / "run")
+        start_run(one_window_each, tmp_path / "run")
 
 
 @pytest.mark.parametrize(("backend", "gradients"), [("numpy", 2), ("cupy", 1)])

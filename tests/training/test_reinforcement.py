@@ -98,7 +98,7 @@ def test_the_loss_is_minus_the_advantage_times_the_log_probability_a_token(engin
     tokens, targets, weights = as_batch(ANSWERS, [0.25, -0.75])
     losses = model.token_losses(tokens, targets)  # minus the log-probabilities
     expected = (0.25 * losses[0].sum() - 0.75 * losses[1].sum()) / 3
-    assert accumulate_gradient(model, (tokens, targets, weights), parts=2) == pytest.approx(expected, rel=1e-6)
+    assert accumulate_gradient(model, (tokens, targets, weights), micro_batches=2) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_step_makes_what_did_better_likelier_and_what_did_worse_less_likely():

@@ -267,16 +267,16 @@ def test_how_a_run_ended_is_in_its_folder_and_gone_while_it_goes_on(start: Start
 
 @pytest.mark.profile("ci")
 @pytest.mark.parametrize("mode", ["tensor", "scalar"])
-def test_parts_of_a_batch_give_the_gradient_of_the_whole_to_rounding(start: Start, mode: str):
+def test_micro_batches_give_the_gradient_of_the_whole_to_rounding(start: Start, mode: str):
     from tinygrad_chat.text.batches import random_batch
     from tinygrad_chat.training.step import accumulate_gradient
 
     run = start(mode=mode, batch_size=12, context=5, width=4)
     batch = random_batch(run.dataset.parts[0].training, batch_size=12, context=5, random=np.random.default_rng(3))
-    loss = accumulate_gradient(run.model, batch, parts=1)
+    loss = accumulate_gradient(run.model, batch, micro_batches=1)
     gradient = run.model.parameters().gradient.copy()
-    for parts in (2, 3, 4, 6, 12):
-        assert accumulate_gradient(run.model, batch, parts=parts) == pytest.approx(loss, rel=1e-6)
+    for micro_batches in (2, 3, 4, 6, 12):
+        assert accumulate_gradient(run.model, batch, micro_batches=micro_batches) == pytest.approx(loss, rel=1e-6)
         scale = float(np.abs(gradient).max())
         tolerance = 1e-6 if mode == "tensor" else 1e-13
         np.testing.assert_allclose(run.model.parameters().gradient, gradient, rtol=0, atol=tolerance * scale)

@@ -48,7 +48,7 @@ def test_a_step_is_its_parts_in_turn(optimizer: Any):
     step, by_hand = build(optimizer, clip=0.1), build(optimizer)
     for position in range(3):
         result = step(BATCH, position)
-        loss = accumulate_gradient(by_hand.model, BATCH, parts=1)
+        loss = accumulate_gradient(by_hand.model, BATCH, micro_batches=1)
         norm = clip_gradient(by_hand.model.parameters(), 0.1)
         by_hand.optimizer.step(0.01 / (position + 1), position)
         assert (result.loss, result.grad_norm, result.lr) == (loss, norm, 0.01 / (position + 1))

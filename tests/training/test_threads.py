@@ -40,10 +40,12 @@ def test_threads_change_the_losses_by_rounding_only(start: Start):
         np.testing.assert_allclose(other, one, rtol=1e-4)
 
 
-@pytest.mark.parametrize("parts", [1, 2, 3])
-def test_threads_within_accumulated_parts_change_nothing_but_rounding(start: Start, parts: int):
+@pytest.mark.parametrize("micro_batches", [1, 2, 3])
+def test_threads_within_micro_batches_change_nothing_but_rounding(start: Start, micro_batches: int):
     runs = [
-        start(f"{threads} threads", threads=threads, grad_accumulation=parts, batch_size=6, dropout=0.2, steps=3)
+        start(
+            f"{threads} threads", threads=threads, grad_accumulation=micro_batches, batch_size=6, dropout=0.2, steps=3
+        )
         for threads in (1, 2)
     ]
     for run in runs:

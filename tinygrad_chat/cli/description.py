@@ -78,7 +78,7 @@ def derived_settings(config: TrainingConfig) -> list[str]:
         )
     return [
         f"depth {config.recipe.depth}: {count(schedule.steps, 'step')} of {count(data.batch_size, 'window')}"
-        + (f" in {data.grad_accumulation} parts" if data.grad_accumulation > 1 else "")
+        + (f" in {data.grad_accumulation} micro-batches" if data.grad_accumulation > 1 else "")
         + f", {tokens:,} tokens each, {schedule.steps * tokens:,} in all",
         f"{rates}; warmup {count(schedule.warmup, 'step')}, warmdown to {schedule.min_lr / optimizer.lr:.0%} over the "
         f"last {schedule.warmdown:.0%}; weight decay {optimizer.weight_decay:.4g}",

@@ -142,10 +142,11 @@ def _progress() -> Iterator[tuple[Callable[[str], None], Progress]]:
 
 
 def _quantities(config: TrainingConfig, plan: Plan) -> dict[str, str]:
-    parts = f" in {plan.grad_accumulation} parts of {plan.micro_batch}" if plan.grad_accumulation > 1 else ""
+    windows, accumulated = count(config.data.batch_size, "window"), plan.grad_accumulation
+    batch = windows + (f" in {accumulated} micro-batches of {plan.micro_batch}" if accumulated > 1 else "")
     return {
         "parameters": f"{plan.parameters:,}",
-        "steps": f"{plan.steps:,} of {count(config.data.batch_size, 'window')}{parts}, context {config.model.context}",
+        "steps": f"{plan.steps:,} of {batch}, context {config.model.context}",
         "tokens": f"{plan.tokens:,}",
         "compute": f"{scaled_number(plan.flops)}FLOP, {scaled_number(plan.flops_per_step)}FLOP a step",
         "memory": f"{memory_size(plan.memory)} at its peak"
@@ -193,11 +194,11 @@ def _choice(fitted: Fitted, command: str) -> Iterator[str]:
     """Yield what --fit chose, why, and the command that trains with it."""
     yield ""
     measured = " and ".join(f"{count(windows, 'window')} {memory_size(memory)}" for windows, memory in fitted.measured)
-    yield f"measured in one part: {measured}; {memory_size(fitted.budget)} may be used"
-    parts = fitted.config.data.grad_accumulation
-    how = "as it is" if parts == 1 else f"with --grad-accumulation {parts}"
+    yield f"measured in one micro-batch: {measured}; {memory_size(fitted.budget)} may be used"
+    accumulated = fitted.config.data.grad_accumulation
+    how = "as it is" if accumulated == 1 else f"with --grad-accumulation {accumulated}"
     yield (
-        f"fits {how}: parts of {count(fitted.plan.micro_batch, 'window')}, "
+        f"fits {how}: micro-batches of {count(fitted.plan.micro_batch, 'window')}, "
         f"{memory_size(fitted.plan.device_memory or fitted.plan.memory)}"
     )
     yield command

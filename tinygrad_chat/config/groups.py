@@ -104,7 +104,7 @@ class DataOptions:
     batch_size: int = option(12, "rows of text per step", minimum=1, common=True)
     grad_accumulation: int = option(
         1,
-        "split a step's batch into this many parts: less memory, the same gradient",
+        "split a step's batch into this many micro-batches: less memory, the same gradient",
         minimum=1,
         formerly=("accumulate",),
         fixed=False,

@@ -22,7 +22,7 @@ CONTEXT = 256  # upstream's 2048 needs longer documents and more compute than a 
 TOKENS_PER_PARAMETER = 12.0
 
 REFERENCE_DEPTH, REFERENCE_BATCH, REFERENCE_WIDTH = 12, 2**19, 768  # upstream tuned its rates at these; batch in tokens
-MOST_ROWS, FEWEST_ROWS = 32, 16  # rows of each part with gradient accumulation
+MOST_ROWS, FEWEST_ROWS = 32, 16  # rows of each micro-batch
 LAST_RATE = 0.05
 MOST_DECAY = 0.5  # largest share of a weight that decays per step; the law, made for wide models, can exceed 1
 

@@ -144,7 +144,7 @@ def expect_room_for_step(
         raise NoRoomError(
             f"--batch-size: a step of {rows:,} windows of --context {options.context} at once takes at least "
             f"{needed / 2**30:,.1f} GiB, and {_only(available)}; choose a smaller --batch-size, --context or "
-            "--width, or compute it in more parts with --grad-accumulation, which tgc plan --fit chooses"
+            "--width, or compute it in more micro-batches with --grad-accumulation, which tgc plan --fit chooses"
             f"{'' if recompute else ', or --recompute'}"
         )
 

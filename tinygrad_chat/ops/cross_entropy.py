@@ -73,8 +73,8 @@ def cross_entropy(
 
     logits (..., V), targets (...) integers -> scalar. Targets equal to `ignore_index` count in neither the sum nor the
     number of tokens; with none left the loss is 0. The gradient of an ignored row is 0 whatever its logits are
-    (PyTorch: nan if one of them is nan). For a part of a batch, `token_count` is the number of targets that count in
-    the whole batch: the sum is divided by it, so the losses of the parts add up to that of the whole, however unevenly
+    (PyTorch: nan if one of them is nan). For a micro-batch, `token_count` is the number of targets that count in
+    the whole batch: the sum is divided by it, so the losses of the micro-batches add up to its loss, however unevenly
     the targets are spread; on a device it may be an array of no axes, which the kernel reads. An array `weights` (...),
     which has no gradient, multiplies each token's loss; the sum is still divided by the number of tokens, so a weight
     of 1 changes nothing. `soft_cap` first maps each logit to soft_cap * tanh(logit / soft_cap) (Gemma 2,

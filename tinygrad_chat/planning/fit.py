@@ -41,12 +41,12 @@ def fit(
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Fitted:
-    """Choose the fewest parts of a batch whose memory stays within `memory` bytes, and plan the run with them.
+    """Choose the fewest micro-batches whose memory stays within `memory` bytes, and plan the run with them.
 
-    The default is four fifths of what is available. Memory is linear in the windows of a part: two small ones are
-    measured, then the one that the line predicts. `say` reports each. Raises NoRoomError if not even a part of one
-    window fits, before anything is measured if the model alone is too large, and UsageError for a GPU, where `memory`
-    has no default.
+    The default is four fifths of what is available. Memory is linear in the windows of a micro-batch: two small ones
+    are measured, then the one that the line predicts. `say` reports each. Raises NoRoomError if not even one of a
+    single window fits, before anything is measured if the model alone is too large, and UsageError for a GPU, where
+    `memory` has no default.
     """
     on_device = choose_compute(config).backend.memory_held() is not None
     if on_device and memory is None:
@@ -57,10 +57,10 @@ def fit(
         raise _no_room(config, f"it takes at least {known / 2**30:.3g} GiB", budget)
     open_corpus(config.data.source, **config.data.reading, progress=progress)
 
-    def tried(part: TrainingConfig, seconds: float, room: float | None = None) -> Measurement:
-        windows = part.data.batch_size // part.data.grad_accumulation
-        say(f"measuring parts of {windows} window{'s' * (windows > 1)}")
-        return measure(part, seconds=seconds, command=command, confirmed=confirmed, room=room)
+    def tried(trial: TrainingConfig, seconds: float, room: float | None = None) -> Measurement:
+        windows = trial.data.batch_size // trial.data.grad_accumulation
+        say(f"measuring micro-batches of {windows} window{'s' * (windows > 1)}")
+        return measure(trial, seconds=seconds, command=command, confirmed=confirmed, room=room)
 
     least = config.replace(batch_size=1, grad_accumulation=1)
     try:
@@ -75,8 +75,8 @@ def fit(
     if small > 1:
         measured.append((small, tried(least.replace(batch_size=small), 0.0).step_memory))
     room = None if on_device else budget
-    for parts in choose_parts(config.data.batch_size, budget, measured):
-        chosen = config.replace(grad_accumulation=parts)
+    for accumulated in choose_accumulation(config.data.batch_size, budget, measured):
+        chosen = config.replace(grad_accumulation=accumulated)
         try:
             found = tried(chosen, ENOUGH_SECONDS, room)
         except NoRoomError:
@@ -102,7 +102,7 @@ def _least_known(config: TrainingConfig) -> int:
 
 
 def extrapolate(measured: Sequence[tuple[int, int]], windows: int) -> float:
-    """Return the bytes of a part of `windows` windows, on the line through the first and last (windows, bytes).
+    """Return the bytes of a micro-batch of `windows` windows, on the line through the first and last (windows, bytes).
 
     >>> extrapolate([(1, 150), (3, 250)], 10)
     600.0
@@ -112,18 +112,18 @@ def extrapolate(measured: Sequence[tuple[int, int]], windows: int) -> float:
     return low + slope * (windows - first)
 
 
-def choose_parts(batch_size: int, budget: float, measured: Sequence[tuple[int, int]]) -> list[int]:
-    """Return the numbers of equal parts into which a batch can be cut so that each takes at most `budget` bytes, fewest
-    first. If only one window was measured, more cannot be predicted, so only parts of one window qualify.
+def choose_accumulation(batch_size: int, budget: float, measured: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the numbers of equal micro-batches into which a batch can be split so that each takes at most `budget`
+    bytes, fewest first. If only one window was measured, more cannot be predicted, so only those of one window qualify.
 
-    >>> choose_parts(12, 400, [(1, 150), (3, 250)])
+    >>> choose_accumulation(12, 400, [(1, 150), (3, 250)])
     [2, 3, 4, 6, 12]
     """
     most = batch_size if len(measured) > 1 else 1
     return [
-        parts
-        for parts in divisors(batch_size)
-        if batch_size // parts <= most and extrapolate(measured, batch_size // parts) <= budget
+        number
+        for number in divisors(batch_size)
+        if batch_size // number <= most and extrapolate(measured, batch_size // number) <= budget
     ]
 
 

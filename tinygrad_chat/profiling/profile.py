@@ -72,7 +72,7 @@ class Pace:
 
     `host` is the time in which the host submits a step to an idle device, `device` that from the beginning of its work
     on the device to the end. Without a device all three are the same. `captured` tells whether the steps are
-    replays of CUDA graphs; if they do so in more than two parts, the host waits for the device between them, and its
+    replays of CUDA graphs; with more than two micro-batches, the host then waits for the device between them, and its
     own time is not known.
     """
 

@@ -78,7 +78,7 @@ class Rank(Member):
         loss = accumulate_gradient(
             self.step.model,
             batch,
-            parts=self.step.grad_accumulation,
+            micro_batches=self.step.grad_accumulation,
             random=random,
             data_parallel=self.step.data_parallel,
             first_row=first_row,

@@ -1,9 +1,9 @@
-"""A training step, captured as CUDA graphs: the gradient of a batch's first part, which is written over the last
-step's, that of any further part, which is added, and the update.
+"""A training step, captured as CUDA graphs: the gradient of a batch's first micro-batch, which is written over the last
+step's, that of any further one, which is added, and the update.
 
 The host then makes a few calls a step, where it made one for each kernel. What changes from step to step is sent in one
 packet to fixed addresses in the device's memory before a gradient is replayed: tokens, targets and their weights, the
-seeds of dropout, a part's place in its batch, the number of targets that count, and the optimiser's scalars.
+seeds of dropout, a micro-batch's place in its batch, the number of targets that count, and the optimiser's scalars.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class StepGraphs(CapturedByKind[Hashable, "CapturedStep"]):
         self._model, self._optimizer, self._update = model, optimizer, update
 
     def step_for(
-        self, batch: Batch | WeightedBatch, random: np.random.Generator | None, *, parts: int, settings: Any
+        self, batch: Batch | WeightedBatch, random: np.random.Generator | None, *, micro_batches: int, settings: Any
     ) -> CapturedStep | None:
-        """Return the captured step for a batch in so many parts, captured now if it is time to; None if the step is to
-        be taken eagerly. `settings` are what else the graphs hold for."""
-        if not current_mode().is_plain or len(batch[0]) % parts:
+        """Return the captured step for a batch in so many micro-batches, captured now if it is time to; None if the
+        step is to be taken eagerly. `settings` are what else the graphs hold for."""
+        if not current_mode().is_plain or len(batch[0]) % micro_batches:
             return None
         shapes, drops = tuple((x.shape, x.dtype) for x in batch), random is not None
         work = self._model, self._optimizer, self._update
         return self.find(
             (shapes, drops, getattr(self._model, "recompute", None), settings),
-            lambda capture: CapturedStep(capture, *work, batch, parts=parts, drops=drops),
+            lambda capture: CapturedStep(capture, *work, batch, micro_batches=micro_batches, drops=drops),
         )
 
 
@@ -63,14 +63,14 @@ class CapturedStep:
         update: Callable[[Any], Any],
         batch: Batch | WeightedBatch,
         *,
-        parts: int,
+        micro_batches: int,
         drops: bool,
     ) -> None:
         self._capture, self._model, self._update_weights = capture, model, update
         self._scalars = optimizer.scalars
-        self._rows = len(batch[0]) // parts
+        self._rows = len(batch[0]) // micro_batches
         backend = model.parameters().backend
-        place = (2,), np.int64  # the part's first row, and how many targets count
+        place = (2,), np.int64  # the micro-batch's first row, and how many targets count
         seeds = (SEEDS if drops else 0,), np.int64
         types = np.int32, np.int32, np.float32  # of tokens, targets and weights
         inputs = [((self._rows, *x.shape[1:]), dtype) for x, dtype in zip(batch, types, strict=False)]
@@ -81,7 +81,8 @@ class CapturedStep:
             self._loss, self._norm = self._results[0], self._results[1]
             self._place.write((0, 1))
             self._packet.send()
-            work = [self._write_gradient, self._add_gradient][:parts]  # of the first part and, if any, of further ones
+            # Of the first micro-batch and, if there are others, of those.
+            work = [self._write_gradient, self._add_gradient][:micro_batches]
             for compute in work:  # a warm-up, so that kernels are loaded and the memory pool is filled
                 compute()
             self._replay_gradient = [capture.capture(compute) for compute in work]
@@ -132,17 +133,17 @@ class CapturedStep:
             self._replay_gradient[0 if start == 0 else 1]()
 
     def _write_gradient(self) -> None:
-        loss, new = self._part_loss(), NewGradient(self._model.parameters())
+        loss, new = self._micro_batch_loss(), NewGradient(self._model.parameters())
         loss.backward(deliver=new.deliver)
         new.finish()
         self._loss[...] = loss.data
 
     def _add_gradient(self) -> None:
-        loss = self._part_loss()
+        loss = self._micro_batch_loss()
         loss.backward()
         self._loss += loss.data
 
-    def _part_loss(self) -> Any:
+    def _micro_batch_loss(self) -> Any:
         place = self._place.array
         random: Any = _Seeds(self._seeds.array) if self._seeds.array.size else None
         return self._model.loss(

@@ -118,7 +118,7 @@ def _explain_shortage(run: Run, error: Exception) -> MemoryShortageError:
     kept = f"; the checkpoint of step {steps[-1]} is on disk" if steps else ""
     return MemoryShortageError(
         f"step {run.progress.step}: {asked}, with {backend.memory_free() >> 20:,} MiB free on "
-        f"{backend.device}; split the batch into more parts with --grad-accumulation, or choose a smaller "
+        f"{backend.device}; split the batch into more micro-batches with --grad-accumulation, or choose a smaller "
         f"--batch-size, --context or --width{kept}"
     )
 

@@ -38,8 +38,8 @@ class StepResult(NamedTuple):
 class TrainStep:
     """Updates a model's weights once per call. The training loop, the profiler and the benchmarks all use it.
 
-    `grad_accumulation` is the number of equal parts in which a batch's gradient is computed, `data_parallel` the
-    threads that share each part, `clip` the largest gradient norm (None: no clipping). On a device nothing here
+    `grad_accumulation` is the number of micro-batches in which a batch's gradient is computed, `data_parallel` the
+    threads that share each of them, `clip` the largest gradient norm (None: no clipping). On a device nothing here
     synchronises. With `graphs`, steps of one shape are captured as CUDA graphs, where a device has such, and then
     replayed by a few calls of the host; `why_eager` says why they are not, if that failed. A device computes products
     by the algorithms that `products` say, and adds the fastest for those that are new (None: its library chooses each
@@ -116,7 +116,7 @@ class TrainStep:
         if self._graphs is not None:
             settings = self.clip, self.grad_accumulation
             with choosing_products(self.products):
-                captured = self._graphs.step_for(batch, random, parts=self.grad_accumulation, settings=settings)
+                captured = self._graphs.step_for(batch, random, micro_batches=self.grad_accumulation, settings=settings)
             if captured is not None:
                 return self._replay(captured, batch, position, random, skip)
         loss = self.gradient(batch, random=random)
@@ -161,7 +161,7 @@ class TrainStep:
         threads = self.data_parallel if model is None else None
         with choosing_products(self.products):
             return accumulate_gradient(
-                model or self.model, batch, parts=self.grad_accumulation, random=random, data_parallel=threads
+                model or self.model, batch, micro_batches=self.grad_accumulation, random=random, data_parallel=threads
             )
 
     def measure_gradient(self) -> tuple[Any, Any]:
@@ -188,7 +188,7 @@ def accumulate_gradient(
     model: LanguageModel,
     batch: Batch | WeightedBatch,
     *,
-    parts: int,
+    micro_batches: int,
     random: np.random.Generator | None = None,
     data_parallel: DataParallel | None = None,
     first_row: int = 0,
@@ -198,11 +198,11 @@ def accumulate_gradient(
     """Compute the gradient of a batch's mean loss into the model's gradient buffer; return the loss.
 
     On a device the loss is a device array, perhaps not computed yet, and each weight's first gradient is written over
-    the last step's. The gradient is accumulated over `parts`, one after another, each shared by the threads of
-    `data_parallel` if given. The mean is over all targets that count in the whole batch, however unevenly the parts
-    share them. With `random`, dropout is applied. If the batch is a rank's shard of a larger one, `first_row` is the
-    shard's first row and `token_count` the number of targets that count in the larger one. `deliver` receives the
-    gradients in the backward pass of the last part, as they become complete.
+    the last step's. The gradient is accumulated over `micro_batches` of equal size, one after another, each shared by
+    the threads of `data_parallel` if given. The mean is over all targets that count in the whole batch, however
+    unevenly these share them. With `random`, dropout is applied. If the batch is a rank's shard of a larger one,
+    `first_row` is the shard's first row and `token_count` the number of targets that count in the larger one. `deliver`
+    receives the gradients in the backward pass of the last micro-batch, as they become complete.
     """
     parameters = model.parameters()
     shared = data_parallel is not None or deliver is not None
@@ -211,18 +211,18 @@ def accumulate_gradient(
         parameters.zero_gradient()
     tokens, targets, *_ = batch
     token_count = token_count or max(1, count_targets(targets))
-    rows, total = -(-len(tokens) // parts), 0.0
+    rows, total = -(-len(tokens) // micro_batches), 0.0
     for start in range(0, len(tokens), rows):
-        part = [array[start : start + rows] for array in batch]
+        micro_batch = [array[start : start + rows] for array in batch]
         options = {"random": copy.deepcopy(random), "offset": first_row + start, "token_count": token_count}
         if data_parallel is None:
-            loss = model.loss(*part, **options)
+            loss = model.loss(*micro_batch, **options)
             last = start + rows >= len(tokens)
             into = new.deliver if new else deliver if last else None
             loss.backward(**({"deliver": into} if into else {}))
             total = total + loss.data
         else:
-            total += data_parallel.gradient(*part, **options)
+            total += data_parallel.gradient(*micro_batch, **options)
     if new is not None:
         new.finish()
     return total
