@@ -39,7 +39,7 @@ def test_the_command_prints_a_row_an_op_and_names_the_bottleneck(tgc: Tgc):
 
 
 @pytest.mark.parametrize(("host", "line"), [(0.0005, "the host submits it in 0.50 ms, "), (None, "")])
-def test_a_recorded_step_on_a_device_has_times_of_its_own_beside_the_table(
+def test_a_captured_step_on_a_device_has_times_of_its_own_beside_the_table(
     tgc: Tgc, monkeypatch: pytest.MonkeyPatch, host: float | None, line: str
 ):
     taken = module.profile_run

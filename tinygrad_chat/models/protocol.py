@@ -63,9 +63,9 @@ class LanguageModel(Predictor, Protocol):
         """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). `random` turns on dropout, for training.
 
         Targets of -1 are ignored. `weights` (B, T) multiply each target's loss, but leave the mean's denominator
-        unchanged. For a part of a larger batch, `offset` is the index of its first row in that batch, so that dropout
-        is the same, and `token_count` is the number of counted targets in the whole batch. The sum of losses is
-        divided by it, so that the losses and gradients of the parts add up to those of the whole.
+        unchanged. For a micro-batch, `offset` is the index of its first row in the whole batch, so that dropout is the
+        same, and `token_count` is the number of counted targets in the whole batch. The sum of losses is divided by it,
+        so that the losses and gradients of micro-batches add up to those of the whole.
         """
         ...
 

@@ -1,6 +1,6 @@
 // Keys and values of new tokens (B, T, C) -> the columns of a cache's rows (B, S, C) from *column on, or from the first.
-// It is read from memory, so that a recorded step writes to another column each time. Rows of all four have strides; C
-// elements are contiguous.
+// It is read from memory, so that a captured step writes to another column at each replay. Rows of all four have
+// strides; C elements are contiguous.
 
 template <int W>
 __device__ void write_elements(const REAL* from, REAL* to, long long i, long long T, long long C, long long from_batch,
