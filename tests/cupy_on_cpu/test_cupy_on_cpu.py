@@ -52,7 +52,7 @@ def test_a_stream_does_not_wait_for_another_unless_it_is_told_to(stream: Any):
     assert there.tolist() == [3] * 4
 
 
-def test_a_graph_repeats_work_with_the_numbers_it_was_captured_with(stream: Any):
+def test_a_graph_replays_work_with_the_numbers_it_was_captured_with(stream: Any):
     x, by = cupy.zeros(4, np.float32), cupy.ones(4, np.float32)
     x += by  # its kernel is loaded
     stream.begin_capture()
