@@ -167,7 +167,8 @@ class Kernel:
         """Run every thread of the grid, at once or, while work is captured, at each replay."""
         if shared_mem > self.max_dynamic_shared_size_bytes:
             raise EmulationError(f"{self.name}: {shared_mem} bytes of shared memory that it was not told of")
-        self._values(arguments)
+        if tape.is_capturing():
+            self._values(arguments)  # refuses what it would refuse at a replay
         tape.submit(self._run_all, grid, block, arguments, shared_mem)
 
     def _run_all(self, *launched: Any) -> None:

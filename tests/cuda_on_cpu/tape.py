@@ -71,9 +71,11 @@ def submit(function: Callable[..., Any], *arguments: Any) -> None:
 
 def result_of(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return a function's result; if it is no view of an argument, it is computed now or at each replay."""
-    with np.errstate(all="ignore" if _tape else None):
+    if _tape is None:
+        return function(*_plain(arguments))
+    with np.errstate(all="ignore"):
         result = function(*_plain(arguments))
-    if _tape is None or _views(result, _arrays(arguments)):
+    if _views(result, _arrays(arguments)):
         return result
     if not isinstance(result, (np.ndarray, np.generic)):
         raise CaptureError(f"{function}: a result of type {type(result).__name__} cannot be captured")
@@ -145,11 +147,13 @@ def _owner(x: np.ndarray) -> np.ndarray:
 
 
 def _each(change: Callable[[Any], Any], kind: type, x: Any) -> Any:
+    if isinstance(x, kind):
+        return change(x)
     if isinstance(x, (tuple, list)):
-        return type(x)(_each(change, kind, part) for part in x)
+        return type(x)([_each(change, kind, part) for part in x])
     if isinstance(x, dict):
         return {name: _each(change, kind, part) for name, part in x.items()}
-    return change(x) if isinstance(x, kind) else x
+    return x
 
 
 def _plain(x: Any) -> Any:
