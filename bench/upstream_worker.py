@@ -46,7 +46,7 @@ class OurSide:
         self._model = GPT(request["vocabulary"], config.model, compute=compute, random=random)
         if request["weights"]:
             self._model.parameters().load(from_nanochat(np.load(request["weights"]), config.model))
-        threads, rows = use_threads(), config.data.batch_size // config.data.grad_accumulation
+        threads, rows = use_threads(), config.micro_batch
         self._step = build_train_step(config, self._model, make_data_parallel(self._model, threads, rows=rows))
 
     def step(self, tokens: np.ndarray, targets: np.ndarray, number: int) -> float:

@@ -158,6 +158,18 @@ def test_a_run_of_a_version_that_wrote_no_number_of_tokens_is_evaluated_on_all_a
     assert from_saved({"steps": 9}, source="x").run.eval_tokens == 0
 
 
+def test_a_file_from_before_options_moved_to_the_table_of_what_computes_is_read_as_before():
+    config = TrainingConfig.of(grad_accumulation=3, recompute=True, graph=False, autotune=False)
+    tables = config.tables()
+    for name in ("grad_accumulation", "recompute", "graph", "autotune"):
+        tables["data"][name] = tables["compute"].pop(name)
+    assert from_saved(tables, source="x") == config
+    with pytest.raises(ConfigError, match="x: grad_accumulation is given twice"):
+        from_saved({**tables, "compute": {"grad_accumulation": 4}}, source="x")
+    with pytest.raises(ConfigError, match=r"x: \[optimizer\]: unknown key 'graph'"):
+        from_saved({"optimizer": {"graph": False}}, source="x")
+
+
 def test_one_token_to_evaluate_on_is_refused():
     with pytest.raises(ConfigError, match="--eval-tokens: expected at least 2, or 0 for all, received 1"):
         TrainingConfig.of(eval_tokens=1)

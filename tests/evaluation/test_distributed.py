@@ -113,7 +113,7 @@ def test_each_rank_takes_as_many_rows_at_a_time_as_one_process(
         list(evaluate_on_text(DistributedPredictor(shared), reader.tokenizer, reader.config, ranks=ranks))
 
     share(reader, ranks, work)
-    assert max(seen) == reader.config.data.batch_size // reader.config.data.grad_accumulation == 2
+    assert max(seen) == reader.config.data.batch_size // reader.config.compute.grad_accumulation == 2
     assert seen[:ranks] == [2] * ranks
 
 

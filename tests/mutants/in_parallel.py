@@ -110,8 +110,8 @@ FAULTS = {
             "yield inputs, targets",
         ),
         "each rank has a part of the rows that one process takes": (
-            "options.grad_accumulation * ranks",
-            "options.grad_accumulation",
+            "config.micro_batch * ranks",
+            "config.micro_batch",
         ),
     },
     "cli/ranks.py": {

@@ -252,7 +252,7 @@ class Machine:
         monkeypatch.setattr(fitting, "_least_known", lambda config: 0)  # some bytes are enough for the model
 
     def measure(self, config: TrainingConfig, *, room: float | None = None, **_: Any) -> Measurement:
-        windows = config.data.batch_size // config.data.grad_accumulation
+        windows = config.data.batch_size // config.compute.grad_accumulation
         self.tried.append(windows)
         memory = self.base + self.window * windows
         if room is not None and memory + self.more > room:
@@ -268,19 +268,19 @@ def test_fit_measures_two_small_micro_batches_and_the_one_it_chooses(monkeypatch
     machine = Machine(monkeypatch, base=1000, window=10)
     fitted = fit(batch_of(96), 1500)
     assert machine.tried == [1, 16, 48]
-    assert (fitted.config.data.grad_accumulation, fitted.plan.micro_batch, fitted.plan.memory) == (2, 48, 1480)
+    assert (fitted.config.compute.grad_accumulation, fitted.plan.micro_batch, fitted.plan.memory) == (2, 48, 1480)
     assert fitted.measured == [(1, 1010), (16, 1160)]
 
 
 def test_fit_goes_on_to_smaller_micro_batches_where_the_line_promised_too_much(monkeypatch: pytest.MonkeyPatch):
     machine = Machine(monkeypatch, base=1000, window=10, more=100)
-    assert fit(batch_of(96), 1500).config.data.grad_accumulation == 3
+    assert fit(batch_of(96), 1500).config.compute.grad_accumulation == 3
     assert machine.tried == [1, 16, 48, 32]
 
 
 def test_fit_never_measures_a_micro_batch_that_could_take_more_than_it_may(monkeypatch: pytest.MonkeyPatch):
     machine = Machine(monkeypatch, base=1000, window=100)
-    assert fit(batch_of(96), 1450).config.data.grad_accumulation == 24
+    assert fit(batch_of(96), 1450).config.compute.grad_accumulation == 24
     assert machine.tried == [1, 4, 4]
 
 

@@ -466,4 +466,4 @@ def test_on_the_host_the_option_does_nothing(start: Start):
         run = start(f"{graph}", graph=graph)
         finish(run)
         assert run.train_step.why_eager is None
-    assert run.config.data.graph
+    assert run.config.compute.graph

@@ -156,7 +156,7 @@ def test_with_no_autotune_cublas_chooses_and_nothing_is_kept(start: Start):
 def test_on_the_host_nothing_is_chosen(start: Start):
     run = start("run", **{**SETTINGS, "backend": "numpy"})
     finish(run)
-    assert run.config.data.autotune
+    assert run.config.compute.autotune
     assert not run.folder.products.exists()
 
 

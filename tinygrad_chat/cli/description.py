@@ -69,7 +69,8 @@ def derived_settings(config: TrainingConfig) -> list[str]:
     """Return the settings that --depth decides, with any that were overridden; nothing without a depth."""
     if config.recipe.depth is None:
         return []
-    tokens, data, schedule, optimizer = config.tokens_per_step, config.data, config.schedule, config.optimizer
+    tokens, rows, micro_batches = config.tokens_per_step, config.data.batch_size, config.compute.grad_accumulation
+    schedule, optimizer = config.schedule, config.optimizer
     rates = f"learning rate {optimizer.lr:.4g}"
     if optimizer.kind == "muon":
         rates = (
@@ -77,8 +78,8 @@ def derived_settings(config: TrainingConfig) -> list[str]:
             f"head {optimizer.head_lr:.4g}, scales {optimizer.scalar_lr:.4g}"
         )
     return [
-        f"depth {config.recipe.depth}: {count(schedule.steps, 'step')} of {count(data.batch_size, 'window')}"
-        + (f" in {data.grad_accumulation} micro-batches" if data.grad_accumulation > 1 else "")
+        f"depth {config.recipe.depth}: {count(schedule.steps, 'step')} of {count(rows, 'window')}"
+        + (f" in {micro_batches} micro-batches" if micro_batches > 1 else "")
         + f", {tokens:,} tokens each, {schedule.steps * tokens:,} in all",
         f"{rates}; warmup {count(schedule.warmup, 'step')}, warmdown to {schedule.min_lr / optimizer.lr:.0%} over the "
         f"last {schedule.warmdown:.0%}; weight decay {optimizer.weight_decay:.4g}",

@@ -112,7 +112,7 @@ _PANELS = {
     "Recipe": "Model",
     "Optimizer": "Training",
     "Schedule": "Training",
-    "Compute": "Run",
+    "TrainingCompute": "Run",
     "Guard": "Run",
     "Inference": "Run",
 }

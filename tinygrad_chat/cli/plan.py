@@ -91,7 +91,7 @@ def plan(
             say("measuring the first steps")
             planned = make_plan(resolved, command=MEASURE, confirmed=yes, ranks=ranks, progress=progressed)
     if fitted:
-        settings["grad_accumulation"] = resolved.data.grad_accumulation
+        settings["grad_accumulation"] = resolved.compute.grad_accumulation
     if "data" in settings:
         settings["data"] = resolved.data.source  # where standard input was saved, or a name fit for a command
     wanted = _command(config, settings) + (f" --ranks {ranks}" if ranks > 1 else "")
@@ -195,7 +195,7 @@ def _choice(fitted: Fitted, command: str) -> Iterator[str]:
     yield ""
     measured = " and ".join(f"{count(windows, 'window')} {memory_size(memory)}" for windows, memory in fitted.measured)
     yield f"measured in one micro-batch: {measured}; {memory_size(fitted.budget)} may be used"
-    accumulated = fitted.config.data.grad_accumulation
+    accumulated = fitted.config.compute.grad_accumulation
     how = "as it is" if accumulated == 1 else f"with --grad-accumulation {accumulated}"
     yield (
         f"fits {how}: micro-batches of {count(fitted.plan.micro_batch, 'window')}, "

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tinygrad_chat.config.compute import TrainingComputeOptions
 from tinygrad_chat.config.groups import (
-    ComputeOptions,
     DataOptions,
     GuardOptions,
     OptimizerOptions,
@@ -32,7 +32,7 @@ GROUPS: dict[str, type[Any]] = {
     "data": DataOptions,
     "optimizer": OptimizerOptions,
     "schedule": ScheduleOptions,
-    "compute": ComputeOptions,
+    "compute": TrainingComputeOptions,
     "run": RunOptions,
     "guards": GuardOptions,
     "objective": ObjectiveOptions,
@@ -44,6 +44,9 @@ SPECS: dict[str, OptionSpec] = specs_of(*GROUPS.values())
 
 _TABLE_OF = {group: table for table, group in GROUPS.items()}
 
+FORMERLY_IN: dict[str, tuple[str, ...]] = {"data": ("grad_accumulation", "recompute", "graph", "autotune")}
+"""Options that files of older versions have in another table, under the name of that table."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -54,7 +57,7 @@ class TrainingConfig:
     data: DataOptions = field(default_factory=DataOptions)
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
-    compute: ComputeOptions = field(default_factory=ComputeOptions)
+    compute: TrainingComputeOptions = field(default_factory=TrainingComputeOptions)
     run: RunOptions = field(default_factory=RunOptions)
     guards: GuardOptions = field(default_factory=GuardOptions)
     objective: ObjectiveOptions = field(default_factory=ObjectiveOptions)
@@ -62,6 +65,9 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.compute.mode == "scalar" and self.model.dropout:
             raise ConfigError(f"--dropout: expected 0 in scalar mode, received {self.model.dropout}")
+        rows, parts = self.data.batch_size, self.compute.grad_accumulation
+        if rows % parts:
+            raise ConfigError(f"--grad-accumulation: expected a divisor of --batch-size {rows}, received {parts}")
         if self.objective.by_reward:
             self._expect_groups()
         if self.schedule.min_lr > self.optimizer.lr:
@@ -101,6 +107,11 @@ class TrainingConfig:
     def tokens_per_step(self) -> int:
         """The tokens of a training step."""
         return self.data.batch_size * self.model.context
+
+    @property
+    def micro_batch(self) -> int:
+        """The rows of a training step whose gradient is computed together."""
+        return self.data.batch_size // self.compute.grad_accumulation
 
     def evaluates_at(self, step: int) -> bool:
         """Return whether an evaluation is due after `step` updates, whether or not training ends there."""
@@ -162,9 +173,10 @@ def _table(table: str, content: Any, source: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{source}: expected a table [{table}], received an array of them, [[{table}]]")
     fields = {spec.field: spec for spec in specs_of(GROUPS[table]).values()}
+    moved = {name: SPECS[name] for name in FORMERLY_IN.get(table, ())}
     flat = {}
     for key, value in content.items():
-        spec = fields.get(key.replace("-", "_"))
+        spec = {**moved, **fields}.get(key.replace("-", "_"))
         if spec is None:
             flag = specs_of(GROUPS[table]).get(key.replace("-", "_"))  # the name that it has in a flat file
             remedy = f"did you mean {flag.field}?" if flag else f"expected one of {', '.join(fields)}"

@@ -78,7 +78,7 @@ def evaluate_on_text(
         reading = {**options.reading, "split": options.split}
     opened = open_sources(options.source if data is None else data, tokenizer, progress=progress, **reading)
     sizes = tokenizer.bytes_per_token()
-    rows = options.batch_size // options.grad_accumulation * ranks
+    rows = config.micro_batch * ranks
     for store in opened.stores if isinstance(opened, MixedStore) else (opened,):
         if store.marks is not None:
             yield _evaluate_chats(model, store, sizes, rows, most_bytes, held_out=data is None, progress=progress)

@@ -104,7 +104,7 @@ def _count_tokens_to_know(config: TrainingConfig, progress: Reading | None) -> i
 def _least_memory(config: TrainingConfig, vocabulary: int) -> int:
     """Return the least bytes that a run's process needs, on the device or host where its arrays live. On the host, add
     what this process holds, as the run's process will load the same modules and data."""
-    compute, rows = choose_compute(config), config.data.batch_size // config.data.grad_accumulation
+    compute, rows = choose_compute(config), config.micro_batch
     on_host = compute.backend.name == "numpy"
     ranks = min(config.compute.threads or 1, rows) if on_host else 1  # each has its own gradient
     return least_training_memory(
@@ -114,5 +114,5 @@ def _least_memory(config: TrainingConfig, vocabulary: int) -> int:
         buffers=TRAINED[config.optimizer.kind] + ranks - 1,
         mode=config.compute.mode,
         size=compute.array_dtype.itemsize,
-        recompute=config.data.recompute,
+        recompute=config.compute.recompute,
     ) + (memory_held(compute.backend)["memory"] if on_host else 0)

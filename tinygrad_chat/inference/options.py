@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tinygrad_chat.config.groups import TENSOR, ComputeOptions
+from tinygrad_chat.config.compute import TENSOR, ComputeOptions
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.option import option, specs_of, validate, validate_settings
 

@@ -58,7 +58,7 @@ def fit(
     open_corpus(config.data.source, **config.data.reading, progress=progress)
 
     def tried(trial: TrainingConfig, seconds: float, room: float | None = None) -> Measurement:
-        windows = trial.data.batch_size // trial.data.grad_accumulation
+        windows = trial.micro_batch
         say(f"measuring micro-batches of {windows} window{'s' * (windows > 1)}")
         return measure(trial, seconds=seconds, command=command, confirmed=confirmed, room=room)
 
@@ -97,7 +97,7 @@ def _least_known(config: TrainingConfig) -> int:
         buffers=TRAINED[config.optimizer.kind],
         mode=config.compute.mode,
         size=choose_compute(config).array_dtype.itemsize,
-        recompute=config.data.recompute,
+        recompute=config.compute.recompute,
     )
 
 

@@ -115,9 +115,9 @@ def measure(
     failed = isinstance(answer, Failure)
     if watch.exceeded or (failed and answer.error in ("MemoryError", "MemoryShortageError")):
         raise NoRoomError(
-            f"--batch-size {config.data.batch_size} --grad-accumulation {config.data.grad_accumulation}: the run takes "
-            f"more than the {limit / 2**30:.3g} GiB of memory that it may use; let --fit choose, or choose a smaller "
-            "--batch-size, --width, --layers or --context"
+            f"--batch-size {config.data.batch_size} --grad-accumulation {config.compute.grad_accumulation}: the run "
+            f"takes more than the {limit / 2**30:.3g} GiB of memory that it may use; let --fit choose, or choose a "
+            "smaller --batch-size, --width, --layers or --context"
         )
     if answer is None:
         raise TinygradChatError(f"the measuring process ended with exit code {process.returncode}: {last_words}")

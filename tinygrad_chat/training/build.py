@@ -56,7 +56,7 @@ def build_model(
             weights = with_adapters(config.model, vocabulary, weights, random)
         model = engine(vocabulary, config.model, random=random, compute=compute, weights=weights)
     if isinstance(model, GPT):
-        model.captures_steps = config.data.graph
+        model.captures_steps = config.compute.graph
     if weights is not None:
         model.parameters().load(weights)  # at full precision, even if the model computes with rounded ones
     return model
@@ -110,13 +110,13 @@ def build_parallel_model(
     Raises NoRoomError if there is no room for a step, and what `build_model` raises.
     """
     threads = use_threads(config.compute.threads)
-    rows = -(-config.data.batch_size // (ranks * config.data.grad_accumulation))
+    rows = -(-config.data.batch_size // (ranks * config.compute.grad_accumulation))
     teams = min(threads, rows) if choose_compute(config).backend.name == "numpy" else 1  # each has its own gradient
     buffers = TRAINED[config.optimizer.kind] + teams - 1
     _expect_room_for_step(config, vocabulary, rows=rows, buffers=buffers)
     model = build_model(config, vocabulary, make=make, weights=weights, buffers=buffers)
     if isinstance(model, GPT):
-        model.recompute = config.data.recompute
+        model.recompute = config.compute.recompute
     return model, make_data_parallel(model, threads, rows=rows)
 
 
@@ -132,7 +132,7 @@ def _expect_room_for_step(config: TrainingConfig, vocabulary: int, *, rows: int,
         buffers=buffers,
         mode=config.compute.mode,
         size=compute.array_dtype.itemsize,
-        recompute=config.data.recompute,
+        recompute=config.compute.recompute,
         available=compute.backend.memory_free(),
     )
 
@@ -150,10 +150,10 @@ def build_train_step(
         build_optimizer(config, model, data_parallel, share),
         build_schedule(config),
         clip=config.optimizer.clip or None,
-        grad_accumulation=config.data.grad_accumulation,
+        grad_accumulation=config.compute.grad_accumulation,
         data_parallel=data_parallel,
-        graphs=config.data.graph and isinstance(model, GPT),  # what a custom model does on the host is unknown
-        products=ProductChoices() if config.data.autotune and on_device else None,
+        graphs=config.compute.graph and isinstance(model, GPT),  # what a custom model does on the host is unknown
+        products=ProductChoices() if config.compute.autotune and on_device else None,
     )
 
 
