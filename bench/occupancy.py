@@ -51,8 +51,8 @@ LAUNCHED = {
         for (D, kernel), block in FLASH.items()
         for tiles in ("attention", "warpgroups")
     },
-    ("newest_attention.cu", "attend_to_chunk"): (128, 0),
-    ("newest_attention.cu", "join_chunks"): (128, 0),
+    ("flash_decoding.cu", "flash_decoding_split"): (128, 0),
+    ("flash_decoding.cu", "flash_decoding_combine"): (128, 0),
 }
 """(file, kernel) -> threads of a block, at most, and bytes of dynamic shared memory, as the launchers have them"""
 

@@ -17,7 +17,7 @@ from tests.cuda_on_cpu.places import needs_compiler
 from tests.profiles import DEEP
 from tests.upstream import NANOCHAT_DIR, needs_upstream
 from tinygrad_chat.backend import Compute
-from tinygrad_chat.kernels.cuda import attention, flash_attention, launch, newest_attention
+from tinygrad_chat.kernels.cuda import attention, flash_attention, flash_decoding, launch
 
 
 class Worker:
@@ -111,11 +111,11 @@ def test_kernels_are_compared_with_the_host_and_a_wrong_one_is_told(
             changed: list[Any] = [x / 2 if name in scored and isinstance(x, float) else x for x in rest]
             right(file, name, *changed, **options)
 
-        for module in (attention, flash_attention, newest_attention):
+        for module in (attention, flash_attention, flash_decoding):
             monkeypatch.setattr(module, "launch", halved)
         all_models = [f"{name} in {dtype}" for name in correctness.MODELS]
         assert correctness.compare_with_host(compute, record) == all_models  # the gradient of scores has half its scale
-        scored[:] = ["attend_to_chunk"]  # scores of what is read one token at a time have
+        scored[:] = ["flash_decoding_split"]  # scores of flash decoding have
         assert correctness.compare_with_host(compute, record) == all_models
 
 

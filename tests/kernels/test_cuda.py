@@ -214,14 +214,12 @@ CORNERS: dict[str, tuple[str, Case]] = {
     "attention in whole vectors": attention_case(2, 72, 72, 2, 1, 8),
     "attention in whole vectors and a window": attention_case(1, 40, 80, 1, 2, 8, window=13),
     "attention after a cache": attention_case(1, 3, 50, 3, 2, 4),
-    "attention of one token": attention_case(3, 1, 40, 2, 2, 8),
-    "attention of one token, of several chunks": attention_case(2, 1, 300, 2, 2, 16),
-    "attention of one token in a window of few chunks": attention_case(1, 1, 700, 1, 2, 24, window=270),
-    "attention of one token, odd and wider than a block": attention_case(1, 1, 130, 1, 1, 201),
-    "attention of one token in its document": attention_case(
-        3, 1, 300, 2, 1, 8, document_starts=np.array([[299], [128], [5]])
-    ),
-    "attention of one token in a cache with room": attention_case(2, 1, 400, 1, 2, 8, length=np.array(140)),
+    "flash decoding of one chunk": attention_case(3, 1, 40, 2, 2, 8),
+    "flash decoding of several chunks": attention_case(2, 1, 300, 2, 2, 16),
+    "flash decoding in a window of few chunks": attention_case(1, 1, 700, 1, 2, 24, window=270),
+    "flash decoding, odd and wider than a block": attention_case(1, 1, 130, 1, 1, 201),
+    "flash decoding in a document": attention_case(3, 1, 300, 2, 1, 8, document_starts=np.array([[299], [128], [5]])),
+    "flash decoding in a cache with room": attention_case(2, 1, 400, 1, 2, 8, length=np.array(140)),
     "attention in a cache with room": attention_case(1, 7, 40, 1, 2, 8, window=12, length=np.array(30)),
     "attention in a window": attention_case(2, 45, 45, 2, 1, 16, window=7),
     "attention within documents": attention_case(

@@ -1,4 +1,4 @@
-"""What generation asks of a device: the attention of one query, and what it adds to the cache."""
+"""What generation asks of a device: flash decoding, and what it adds to the cache."""
 
 from __future__ import annotations
 

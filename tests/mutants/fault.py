@@ -31,7 +31,7 @@ TESTS_OF = {
     "kernels/cuda/cubins.py": ("tests/kernels/test_cubins.py",),
     "kernels/cuda/cache.py": ("tests/kernels/test_cuda_generation.py",),
     "kernels/cuda/cache.cu": ("tests/kernels/test_cuda_generation.py",),
-    "kernels/cuda/newest_attention.cu": ("tests/kernels/test_cuda.py", "tests/kernels/test_cuda_generation.py"),
+    "kernels/cuda/flash_decoding.cu": ("tests/kernels/test_cuda.py", "tests/kernels/test_cuda_generation.py"),
     "kernels/cuda/plans.py": ("tests/kernels/test_cuda_plans.py",),
     "kernels/cuda/cublas_lt.py": ("tests/kernels/test_cuda_plans.py", "tests/kernels/test_cuda_products.py"),
     "training/products.py": ("tests/training/test_products.py",),

@@ -271,7 +271,7 @@ FAULTS = {
             "partial[(2 * blockIdx.y + 1) * C + c] = d_gain",
         ),
     },
-    "kernels/cuda/newest_attention.cu": {
+    "kernels/cuda/flash_decoding.cu": {
         "chunks are added as they are": ("sum += expf(largest[chunk] - most) * sums", "sum += sums"),
         "rows between those of a group are lost": ("s < end; s += groups)", "s < end; s += CHUNK)"),
         "the window is one too short": (

@@ -12,9 +12,9 @@ from tinygrad_chat import ops
 from tinygrad_chat.autograd import Unshared, compute_for
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda import flash_attention
+from tinygrad_chat.kernels.cuda.flash_decoding import flash_decoding
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_warp, width
 from tinygrad_chat.kernels.cuda.matmul import gemm
-from tinygrad_chat.kernels.cuda.newest_attention import newest_attention
 from tinygrad_chat.kernels.cuda.slices import empty_neighbours
 from tinygrad_chat.ops.attention import count_shared_heads, split_heads
 
@@ -38,14 +38,14 @@ def attention(
 ):
     """`ops.attention`. Scores and softmax are float32.
 
-    One query of each sequence, as in generation, has a kernel of its own; should anybody ask for its gradient, it is
-    computed again as others are.
+    One query of each sequence, as in generation, is flash decoding; should anybody ask for its gradient, it is computed
+    again as others are.
     """
     count_shared_heads(query, key, value, heads, window, document_starts)
     seen: dict[str, Any] = {"causal": causal, "window": window, "document_starts": document_starts}
     again = _attention if length is None else functools.partial(_in_float32, length=length)
     if query.shape[1] == 1:
-        out = newest_attention(
+        out = flash_decoding(
             query, key, value, heads=heads, window=window, document_starts=document_starts, length=length
         )
         return out, lambda d_out: again(query, key, value, heads=heads, **seen)[1](d_out)

@@ -1,7 +1,7 @@
-// ops.attention for the newest token of each sequence, as in generation. Its cost is to read all keys and values (heads
-// that share some find them in the L2 cache), so many blocks share that: each has a head and a chunk of the keys, and
-// `join_chunks` adds up what they leave (Flash-Decoding: Dao, Haziza, Massa and Sizov, 2023). A chunk begins at the same
-// key whatever S is, so the same bits come from a cache with room behind its keys.
+// Flash decoding (Dao, Haziza, Massa and Sizov, 2023): ops.attention for one query of each sequence, as in generation.
+// Its cost is to read all keys and values (heads that share some find them in the L2 cache), so many blocks share that:
+// each has a head and a chunk of the keys, and `flash_decoding_combine` adds up what they leave. A chunk begins at the
+// same key whatever S is, so the same bits come from a cache with room behind its keys.
 
 constexpr int CHUNK = 128;  // keys, one for each thread
 
@@ -57,10 +57,10 @@ __device__ void weighted_sum(const float* weights, const REAL* values, long long
 // less that, and `sums` (rows, chunks, D), the values weighted by these. Of a chunk without a key that is seen, a sum
 // of 0 and nothing else.
 extern "C" __global__ void __launch_bounds__(CHUNK)
-    attend_to_chunk(const REAL* query, const REAL* key, const REAL* value, const long long* starts,
-                    const long long* length, float* largest, float* totals, float* sums, long long S, long long D,
-                    long long shared, long long window, long long query_row, long long key_batch, long long key_row,
-                    long long value_batch, long long value_row, long long wide, float scale) {
+    flash_decoding_split(const REAL* query, const REAL* key, const REAL* value, const long long* starts,
+                         const long long* length, float* largest, float* totals, float* sums, long long S,
+                         long long D, long long shared, long long window, long long query_row, long long key_batch,
+                         long long key_row, long long value_batch, long long value_row, long long wide, float scale) {
     __shared__ float weights[CHUNK], partial[CHUNK * WIDE];
     const int head = blockIdx.y, batch = blockIdx.z, begin = blockIdx.x * CHUNK, s = threadIdx.x;
     const long long place = (batch * static_cast<long long>(gridDim.y) + head) * gridDim.x + blockIdx.x;
@@ -88,8 +88,8 @@ extern "C" __global__ void __launch_bounds__(CHUNK)
 
 // out (rows, D): a block has a row.
 extern "C" __global__ void __launch_bounds__(CHUNK)
-    join_chunks(const float* largest, const float* totals, const float* sums, REAL* out, long long chunks,
-                long long D) {
+    flash_decoding_combine(const float* largest, const float* totals, const float* sums, REAL* out, long long chunks,
+                           long long D) {
     const long long row = blockIdx.x;
     largest += row * chunks, totals += row * chunks, sums += row * chunks * D, out += row * D;
     float most = LOWEST, total = 0;

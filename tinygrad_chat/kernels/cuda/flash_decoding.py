@@ -1,4 +1,4 @@
-"""Attention of the newest token of each sequence: what generation asks for."""
+"""Flash decoding: attention of one query of each sequence, as in generation, split over the keys."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import contiguous, dense, in_memory, launch, width
 
-CHUNK = 128  # keys of a block, as in newest_attention.cu
+CHUNK = 128  # keys of a block, as in flash_decoding.cu
 
 
-def newest_attention(
+def flash_decoding(
     query: Any, key: Any, value: Any, *, heads: int, window: int | None, document_starts: Any, length: Any
 ) -> Any:
     """Return what `ops.attention` does for one query of each sequence.
@@ -36,7 +36,7 @@ def newest_attention(
     arrays = query, key, value, starts, length, largest, totals, sums
     settings = S, D, query.shape[2] // key.shape[2], min(window or S, S), *apart, wide, 1 / math.sqrt(D)
     grid = chunks, heads, B
-    launch("newest_attention.cu", "attend_to_chunk", real, grid, *arrays, *settings, threads=CHUNK)
+    launch("flash_decoding.cu", "flash_decoding_split", real, grid, *arrays, *settings, threads=CHUNK)
     arrays = largest, totals, sums, out
-    launch("newest_attention.cu", "join_chunks", real, B * heads, *arrays, chunks, D, threads=CHUNK)
+    launch("flash_decoding.cu", "flash_decoding_combine", real, B * heads, *arrays, chunks, D, threads=CHUNK)
     return out
