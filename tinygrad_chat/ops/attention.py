@@ -30,12 +30,11 @@ def visible_positions(
     return visible
 
 
-def count_shared_heads(
+def check_attention(
     query: Any, key: Any, value: Any, heads: int, window: int | None, document_starts: Any = None
-) -> int:
-    """Return G, the number of key/value heads. Raises ShapeError unless query (B, T, H D) with H = `heads` and key and
-    value (B, S, G D) fit, G divides H, every window contains at least the query's own position, and there is one
-    document start per query; T may be 0."""
+) -> None:
+    """Raise ShapeError unless query (B, T, H D) with H = `heads` and key and value (B, S, G D) fit, G divides H, every
+    window contains at least the query's own position, and there is one document start per query; T may be 0."""
     if heads < 1:
         raise ShapeError(f"attention: expected at least 1 head, received {heads}")
     D, left_over = divmod(query.shape[-1], heads)
@@ -59,7 +58,6 @@ def count_shared_heads(
             f"attention: expected document_starts {query.shape[:2]}, one for each query, received "
             f"{document_starts.shape}"
         )
-    return G
 
 
 def split_heads(x: Any, G: int, D: int) -> Any:
@@ -85,12 +83,17 @@ def attention_weights(
 ) -> Any:
     """The weights (B, G, H / G, T, S) with which `attention` averages the values: softmax(query . key / sqrt(D)) over
     the keys that each query may see. The arguments are those of `attention`."""
-    (T, S), D = (query.shape[1], key.shape[1]), query.shape[2] // heads
-    xp, G = array_module(query), key.shape[2] // D
-    q, k = split_heads(query, G, D), split_heads(key, G, D)
+    D = query.shape[2] // heads
+    q, k = (split_heads(x, key.shape[2] // D, D) for x in (query, key))
     seen = {"causal": causal, "window": window, "document_starts": document_starts, "length": length}
-    visible = visible_positions(xp, T, S, **seen)
-    scores = xp.where(visible, (q @ k.swapaxes(-1, -2)) * (1 / math.sqrt(D)), -math.inf)
+    return _weights(q, k, scale=1 / math.sqrt(D), **seen)
+
+
+def _weights(q: Any, k: Any, *, scale: float, **seen: Any) -> Any:
+    """The weights of queries q (B, G, H / G, T, D) and keys k (B, G, 1, S, D); `seen` is for `visible_positions`."""
+    xp = array_module(q)
+    visible = visible_positions(xp, q.shape[-2], k.shape[-2], **seen)
+    scores = xp.where(visible, (q @ k.swapaxes(-1, -2)) * scale, -math.inf)
     e = xp.exp(scores - scores.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)
 
@@ -116,12 +119,12 @@ def attention(
     array without axes, says how many of the S keys there are yet: the last query is at the last of them, and those
     behind it are hidden.
     """
-    G = count_shared_heads(query, key, value, heads, window, document_starts)
+    check_attention(query, key, value, heads, window, document_starts)
     D = query.shape[2] // heads
-    scale = 1 / math.sqrt(D)
+    G, scale = key.shape[2] // D, 1 / math.sqrt(D)
     q, k, v = (split_heads(x, G, D) for x in (query, key, value))
     seen = {"causal": causal, "window": window, "document_starts": document_starts, "length": length}
-    weights = attention_weights(query, key, heads=heads, **seen)
+    weights = _weights(q, k, scale=scale, **seen)
     out = weights @ v
 
     def backward(d_out):  # derivation: docs/derivations/attention.md

@@ -16,7 +16,7 @@ from tinygrad_chat.kernels.cuda.flash_decoding import flash_decoding
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_warp, width
 from tinygrad_chat.kernels.cuda.matmul import gemm
 from tinygrad_chat.kernels.cuda.slices import empty_neighbours
-from tinygrad_chat.ops.attention import count_shared_heads, split_heads
+from tinygrad_chat.ops.attention import check_attention, split_heads
 
 
 @functools.cache
@@ -41,7 +41,7 @@ def attention(
     One query of each sequence, as in generation, is flash decoding; should anybody ask for its gradient, it is computed
     again as others are.
     """
-    count_shared_heads(query, key, value, heads, window, document_starts)
+    check_attention(query, key, value, heads, window, document_starts)
     seen: dict[str, Any] = {"causal": causal, "window": window, "document_starts": document_starts}
     again = _attention if length is None else functools.partial(_in_float32, length=length)
     if query.shape[1] == 1:

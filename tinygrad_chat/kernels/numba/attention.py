@@ -17,7 +17,7 @@ from tinygrad_chat.kernels.numba.exponential import exponential, larger
 from tinygrad_chat.kernels.numba.small_attention import SMALL, small_attention
 from tinygrad_chat.kernels.numba.tiled_attention import fits, tiled_attention
 from tinygrad_chat.kernels.numpy.attention import blocked_attention
-from tinygrad_chat.ops.attention import count_shared_heads
+from tinygrad_chat.ops.attention import check_attention
 
 
 def attention(
@@ -35,13 +35,13 @@ def attention(
     if length is not None:
         seen = {"causal": causal, "window": window, "document_starts": document_starts, "length": length}
         return ops.attention.reference(query, key, value, heads=heads, **seen)
-    G = count_shared_heads(query, key, value, heads, window, document_starts)
-    (B, T), S = query.shape[:2], key.shape[1]
+    check_attention(query, key, value, heads, window, document_starts)
+    (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
     small = T == 1 or B * heads * T * S <= SMALL
     if small or fits(query, heads):
         compiled_attention = small_attention if small else tiled_attention
         starts, reach = np.zeros((B, T), np.int64) if document_starts is None else document_starts, min(window or S, S)
-        return compiled_attention(query, key, value, heads, G, causal, reach, starts)
+        return compiled_attention(query, key, value, heads, key.shape[2] // D, causal, reach, starts)
     settings = heads, causal, window, document_starts
     return blocked_attention(query, key, value, *settings, weigh=_weigh, weigh_backward=_weigh_backward)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinygrad_chat import ops
 from tinygrad_chat.autograd import recording
-from tinygrad_chat.ops.attention import count_shared_heads, merge_heads, split_heads, visible_positions
+from tinygrad_chat.ops.attention import check_attention, merge_heads, split_heads, visible_positions
 
 BLOCK = 64  # queries: fewer make the products small, more waste work on the masked part of the diagonal
 LONG = 512  # queries, beyond which blocks are twice as long
@@ -59,10 +59,10 @@ def blocked_attention(
     d_out . out / sums, along would be rounded differently from d_weights: where one key has all the weight, the result
     would not be 0 but an error that grows with d_weights.
     """
-    G = count_shared_heads(query, key, value, heads, window, document_starts)
+    check_attention(query, key, value, heads, window, document_starts)
     (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
     window = None if window is None else min(window, S)  # masks are that long
-    scale = 1 / math.sqrt(D)
+    G, scale = key.shape[2] // D, 1 / math.sqrt(D)
     q, k, v = (split_heads(x, G, D) for x in (query * scale, key, value))
     out, sums = np.empty(query.shape, query.dtype), np.empty((*q.shape[:-1], 1), query.dtype)
     o = split_heads(out, G, D)
