@@ -95,9 +95,12 @@ def compile_all() -> list[dict[str, Any]]:
 
 def files() -> list[tuple[str, str]]:
     """Return each file with each type that it is compiled for: some kernels are written for bfloat16 alone."""
-    names = sorted(path.name for path in FOLDER.glob("*.cu"))
+    of_a_type = re.compile("REAL|WIDE")  # WIDE is how many REALs there are in a vector
     return [
-        (name, real) for name in names for real in REALS if real == "bfloat16" or "REAL" in (FOLDER / name).read_text()
+        (path.name, real)
+        for path in sorted(FOLDER.glob("*.cu"))
+        for real in REALS
+        if real == "bfloat16" or of_a_type.search(path.read_text())
     ]
 
 

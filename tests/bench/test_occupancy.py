@@ -19,6 +19,7 @@ from tinygrad_chat.backend import load_kernels
 from tinygrad_chat.kernels.cuda import flash_attention
 from tinygrad_chat.kernels.cuda import launch as launching
 from tinygrad_chat.nn.cache import write_columns
+from tinygrad_chat.optim.clipping import norm_and_scale
 from tinygrad_chat.optim.muon import update_matrices
 
 
@@ -74,6 +75,7 @@ def test_the_blocks_that_are_counted_with_are_those_that_are_launched(monkeypatc
         load_kernels("cuda")[write_columns](key, value, keys, values, 2)
         for R, K in ((8, 16), (16, 8)):
             Stack.draw(2, R, K).update(load_kernels("cuda")[update_matrices], DEVICE)
+        load_kernels("cuda")[norm_and_scale](moved(DEVICE, drawn(5000), "float32"), 1.0)
     for compute_capability in HOSTS.values():
         with standing_in(compute_capability=compute_capability):
             for D in flash_attention.WIDTHS:

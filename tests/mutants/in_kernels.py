@@ -303,6 +303,8 @@ FAULTS = {
     },
     "kernels/cuda/adamw.cu": {
         "all weights decay": ("(i + w < decayed ? by.shrink : 1.0f)", "by.shrink"),
+    },
+    "kernels/cuda/clipping.cu": {
         "the gradient's norm counts each block's first sum": (
             "i < count; i += blockDim.x) sum += partial[i]",
             "i < 1; i += blockDim.x) sum += partial[i]",

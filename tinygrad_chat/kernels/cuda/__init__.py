@@ -15,6 +15,7 @@ from tinygrad_chat.kernels.cuda import (
     adamw,
     attention,
     cache,
+    clipping,
     cross_entropy,
     dropout,
     embedding,
@@ -54,7 +55,7 @@ KERNELS = {
     replaced: _for_reals(replaced, kernel)
     for replaced, kernel in {
         adamw_update: adamw.adamw_update,
-        norm_and_scale: adamw.norm_and_scale,
+        norm_and_scale: clipping.norm_and_scale,
         update_matrices: muon.update_matrices,
         write_columns: cache.write_columns,
         ops.add: pointwise.add,
