@@ -47,9 +47,9 @@ THREADS = 256  # of a block, where nothing else is said below
 LAUNCHED = {
     ("cross_entropy.cu", "cross_entropy_at_once"): (512, 0),
     **{
-        (f"flash_{tiles}_{D}.cu", kernel): block
+        (f"{name}_{D}.cu", kernel): block
         for (D, kernel), block in FLASH.items()
-        for tiles in ("attention", "warpgroups")
+        for name in ("flash_attention", "flash_attention_wgmma")
     },
     ("flash_decoding.cu", "flash_decoding_split"): (128, 0),
     ("flash_decoding.cu", "flash_decoding_combine"): (128, 0),

@@ -76,7 +76,7 @@ def test_attention_by_wgmma_takes_turns_with_attention_by_mma_sync(monkeypatch: 
     with standing_in(compute_capability="90"):
         loops.compare(loop_of("attention"), Compute.choose(DEVICE, dtype="bfloat16"), 1, record)
     assert [line["version"] for line in record.lines()] == ["ours", "ours before", "ours by mma.sync"]
-    by_wgmma, before, by_mma = "flash_warpgroups_64.cu", "attention.cu", "flash_attention_64.cu"
+    by_wgmma, before, by_mma = "flash_attention_wgmma_64.cu", "attention.cu", "flash_attention_64.cu"
     turns_taken = [file for file, _ in itertools.groupby(files)]
     assert turns_taken == 2 * [by_wgmma, before, by_mma]
 

@@ -138,7 +138,7 @@ def test_where_attention_is_by_wgmma_models_are_compared_by_mma_sync_as_well(
         assert correctness.compare_without_wgmma(Compute.choose(DEVICE), record) == []
     assert [(line["model"], line["close"]) for line in record.lines()] == [("GPT-2 by mma.sync", True)]
     assert "flash_attention_64.cu" in files
-    assert "flash_warpgroups_64.cu" not in files
+    assert "flash_attention_wgmma_64.cu" not in files
 
 
 @needs_compiler
@@ -152,7 +152,7 @@ def test_every_file_of_kernels_is_compiled_for_every_type_and_one_that_fails_is_
     with standing_in():
         assert correctness.compile_kernels(DEVICE.xp, ("bfloat16", "tf32"), older) == []
         left_out = {line["file"] for line in record.lines()} - {line["file"] for line in older.lines()}
-        assert left_out == {"flash_warpgroups_64.cu", "flash_warpgroups_128.cu"}
+        assert left_out == {"flash_attention_wgmma_64.cu", "flash_attention_wgmma_128.cu"}
         for module in (correctness, launch):
             monkeypatch.setattr(module, "source", lambda file: "nonsense" if file == "sums.cu" else "")
         monkeypatch.setattr(correctness, "ENTRY", correctness.re.compile("(no kernel)"))

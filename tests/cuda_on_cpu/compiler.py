@@ -120,7 +120,7 @@ class Nvrtc:
         program = self._programs[prog]
         (architecture,) = (option for option in options if option.startswith("-arch="))
         assert set(self.NOT_THE_HOST_S) <= set(options), "an option that CuPy gives all others is missing"
-        if "#define WARPGROUPS" in program[0] and architecture != "-arch=sm_90a":
+        if "#define WGMMA" in program[0] and architecture != "-arch=sm_90a":
             program[2] = f"wgmma: not for {architecture}"
             raise RuntimeError("NVRTC_ERROR_COMPILATION (6)")
         program[1] = [option for option in options if option not in (architecture, *self.NOT_THE_HOST_S)]

@@ -117,15 +117,15 @@ inline bool ready(const Fibre& fibre) {
 
 void begin_tensor_cores(int threads);
 void end_tensor_cores();
-void begin_warpgroups(int threads);
-void end_warpgroups();
+void begin_wgmma(int threads);
+void end_wgmma();
 
 inline void run_block() {
     if (&__start_cuda_shared != &__stop_cuda_shared) std::memset(&__start_cuda_shared, 0xff, &__stop_cuda_shared - &__start_cuda_shared);
     std::fill(dynamic_room.begin(), dynamic_room.end(), '\xff');
     const int threads = block.x * block.y * block.z;
     begin_tensor_cores(threads);
-    begin_warpgroups(threads);
+    begin_wgmma(threads);
     if (fibres.size() != static_cast<size_t>(threads)) fibres = std::vector<Fibre>(threads);
     warps.assign((threads + WARP - 1) / WARP, Warp());
     for (int rank = 0; rank < threads; ++rank) {
@@ -159,7 +159,7 @@ inline void run_block() {
         }
         if (over == threads) {
             end_tensor_cores();
-            end_warpgroups();
+            end_wgmma();
             return;
         }
         if (moved) continue;
@@ -281,4 +281,4 @@ const char* call(void (*kernel)(A...), void** values, const char* letters, dim3 
 }  // namespace emulated
 
 #include "tensor_cores.h"
-#include "warpgroups.h"
+#include "wgmma.h"

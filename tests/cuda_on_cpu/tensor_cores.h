@@ -36,7 +36,7 @@ struct Copies {
 };
 inline std::vector<Copies> copies;
 
-void hide_from_products(void* to, size_t size);  // warpgroups.h
+void hide_from_products(void* to, size_t size);  // wgmma.h
 void note_arrival(void* to, size_t size);
 
 inline void begin_tensor_cores(int threads) {

@@ -291,8 +291,8 @@ def test_performance_quotes_its_results():
 
 def _name_of(row: dict[str, Any]) -> str:
     """Return how a kernel is called: flash attention's also by the channels of a head and the kind of products."""
-    found = re.match(r"flash_(attention|warpgroups)_(\d+)\.cu", row["file"])
-    wgmma = ", wgmma" if found and found[1] == "warpgroups" else ""
+    found = re.match(r"flash_attention_(wgmma_)?(\d+)\.cu", row["file"])
+    wgmma = ", wgmma" if found and found[1] else ""
     return row["kernel"] + (f", {found[2]} channels{wgmma}" if found else "")
 
 

@@ -95,7 +95,7 @@ def test_where_nothing_is_installed_cubins_last_as_long_as_the_process(
 def test_what_the_compiler_refuses_is_told_in_its_words_and_its_program_is_destroyed():
     nvrtc = Nvrtc()
     with pytest.raises(BackendError, match=r"^NVRTC refuses it: wgmma: not for -arch=sm_90$"):
-        cubins.compile_cubin(nvrtc, "#define WARPGROUPS", (*OPTIONS, *cubins.ADDED_BY_CUPY, "-arch=sm_90"))
+        cubins.compile_cubin(nvrtc, "#define WGMMA", (*OPTIONS, *cubins.ADDED_BY_CUPY, "-arch=sm_90"))
     assert not nvrtc._programs
 
 
@@ -105,17 +105,19 @@ def test_only_compute_capability_9_0_has_attention_by_wgmma(D: int, monkeypatch:
     files, original = [], launch._function
     monkeypatch.setattr(launch, "_function", lambda xp, file, *rest: files.append(file) or original(xp, file, *rest))
     call = CALLS["one tile"]
-    for compute_capability, kind in (("80", "attention"), ("90", "warpgroups"), ("100", "attention")):
+    by_mma, by_wgmma = f"flash_attention_{D}.cu", f"flash_attention_wgmma_{D}.cu"
+    for compute_capability, expected in (("80", by_mma), ("90", by_wgmma), ("100", by_mma)):
         files.clear()
         with standing_in(compute_capability=compute_capability):
             compute(DEVICE, call, call.inputs(D))
-        assert set(files) == {f"flash_{kind}_{D}.cu"}
+        assert set(files) == {expected}
 
 
 @needs_compiler
 def test_where_wgmma_cannot_be_compiled_one_line_says_so_and_mma_sync_computes(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(launch, "own_architecture", lambda file: "sm_90" if "warpgroups" in file else None)
+    monkeypatch.setattr(launch, "own_architecture", lambda file: "sm_90" if "wgmma" in file else None)
     with standing_in(compute_capability="90"):
-        with pytest.warns(RuntimeWarning, match=r"^flash_warpgroups_64\.cu cannot be .* wgmma: not for -arch=sm_90$"):
+        told = r"^flash_attention_wgmma_64\.cu cannot be .* wgmma: not for -arch=sm_90$"
+        with pytest.warns(RuntimeWarning, match=told):
             assert flash_attention.chosen_file(DEVICE.xp, 64, BFLOAT16) == "flash_attention_64.cu"
         assert flash_attention.chosen_file(DEVICE.xp, 64, BFLOAT16) == "flash_attention_64.cu"  # no line more

@@ -57,12 +57,12 @@ def test_products_by_wgmma_that_would_wait_for_one_another_are_told(
     compiled: Callable[[str, str], list[dict[str, Any]]], library: str, monkeypatch: pytest.MonkeyPatch
 ):
     """The compiler only remarks on them: here sums are read while products go on."""
-    code = source("flash_warpgroups_64.cu")
+    code = source("flash_attention_wgmma_64.cu")
     hasty = code.replace("    wait_for_products<0>();", "    wait_for_products<1>();")
     assert hasty != code
     monkeypatch.setattr("bench.kernels.source", lambda file: hasty)
     with pytest.raises(BackendError, match=rf"(?s){library} .*wgmma.mma_async instructions are serialized"):
-        compiled("flash_warpgroups_64.cu", "bfloat16")
+        compiled("flash_attention_wgmma_64.cu", "bfloat16")
 
 
 @DEEP

@@ -86,7 +86,7 @@ FAULTS = {
 }
 
 
-SHOW = "#ifdef WARPGROUPS\n    show_copies();\n#endif\n"
+SHOW = "#ifdef WGMMA\n    show_copies();\n#endif\n"
 FAULTS_BY_WGMMA = {
     "copies that are not shown to products": (64, SHOW, "", 0),
     "copies shown before they arrive": (

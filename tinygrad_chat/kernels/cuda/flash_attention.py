@@ -108,7 +108,7 @@ def has_wgmma(xp: Any) -> bool:
 
 def chosen_file(xp: Any, D: int, real: Any) -> str:
     """Return the file of the kernels for heads of D channels on the current device."""
-    by_wgmma = f"flash_warpgroups_{D}.cu"
+    by_wgmma = f"flash_attention_wgmma_{D}.cu"
     return by_wgmma if has_wgmma(xp) and compiles(xp, by_wgmma, real) else f"flash_attention_{D}.cu"
 
 

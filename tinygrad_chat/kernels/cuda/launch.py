@@ -64,7 +64,7 @@ def load_module(xp: Any, file: str, real: Any) -> Any:
 
 def own_architecture(file: str) -> str | None:
     """Return the one architecture whose instructions a file has, such as wgmma of sm_90a, or None for all."""
-    return "sm_90a" if "_warpgroups_" in file else None
+    return "sm_90a" if "_wgmma_" in file else None
 
 
 @functools.cache

@@ -1,11 +1,11 @@
-// Tiles of rows in shared memory, and a block's products of them: by mma.sync, each warp its rows, or, with WARPGROUPS,
+// Tiles of rows in shared memory, and a block's products of them: by mma.sync, each warp its rows, or, with WGMMA,
 // by wgmma, all four warps together. A row has D elements of bfloat16, in pieces of 16 bytes. 64 channels of a row lie
 // together, 128 bytes; those of all rows come before the next 64. Piece p of row r lies at place p ^ (r % 8), so that
 // one piece of eight rows lies in all banks (swizzling), and where wgmma expects it.
 
 #include "tensor_cores.cuh"
-#ifdef WARPGROUPS
-#include "warpgroups.cuh"
+#ifdef WGMMA
+#include "wgmma.cuh"
 #endif
 
 constexpr int WARPS = 4;
@@ -66,7 +66,7 @@ template <int N, typename Number> __device__ inline void fetch_numbers(Number* t
 // Wait until all copies that this thread has begun have arrived, so that products may read them behind a barrier.
 __device__ inline void receive_copies() {
     wait_for_copies<0>();
-#ifdef WARPGROUPS
+#ifdef WGMMA
     show_copies();
 #endif
 }
@@ -103,10 +103,10 @@ template <int M, int N> struct Sums {
     }
 };
 
-#ifdef WARPGROUPS
-#include "warpgroup_products.cuh"
+#ifdef WGMMA
+#include "tiles_wgmma.cuh"
 #else
-#include "warp_products.cuh"
+#include "tiles_mma_sync.cuh"
 #endif
 
 // Write a block's sums, rounded, to rows from `begin` on, by way of a tile: so that a row is written in 16-byte pieces.

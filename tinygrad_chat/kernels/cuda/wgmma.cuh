@@ -3,7 +3,7 @@
 // Level Matrix Instructions" (its matrix descriptors, and its memory consistency model for the fences), and from the
 // comments in CUTLASS on descriptors (cute/arch/mma_sm90_desc.hpp) and canonical layouts
 // (cute/atom/mma_traits_sm90_gmma.hpp). Never run on a GPU yet. The tests define the same for the host
-// (tests/cuda_on_cpu/warpgroups.h).
+// (tests/cuda_on_cpu/wgmma.h).
 
 #ifdef __CUDACC__
 // What this thread's copies have brought to shared memory, and it has waited for, is seen by products behind the next

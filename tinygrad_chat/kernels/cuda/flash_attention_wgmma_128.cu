@@ -1,4 +1,4 @@
 // Flash attention for heads of 128 channels by wgmma, for compute capability 9.0 alone: the same tiles and kernels.
 
-#define WARPGROUPS
+#define WGMMA
 #include "flash_attention_128.cu"

@@ -1,5 +1,5 @@
-// What kernels/cuda/warpgroups.cuh does on a GPU, on the host: products of four warps, whose factors are described to
-// them. emulation.h includes it.
+// What kernels/cuda/wgmma.cuh does on a GPU, on the host: products of four warps, whose factors are described to them.
+// emulation.h includes it.
 //
 // A factor is read through the 64 bits of its descriptor, from a copy of shared memory that holds only what threads
 // have shown to products. Sums are NaN until the product has been waited for, and only then are the factors read; or,
@@ -50,12 +50,12 @@ struct Products {
 inline std::vector<Products> products_of;
 inline std::vector<char> shown;  // shared memory as products see it
 
-inline void begin_warpgroups(int threads) {
+inline void begin_wgmma(int threads) {
     products_of.assign(threads, Products());
     shown.assign(dynamic_size, '\xff');
 }
 
-inline void end_warpgroups() {
+inline void end_wgmma() {
     for (const Products& mine : products_of)
         if (!mine.begun.empty() || !mine.groups.empty()) failure = "products for which nobody has waited";
 }
