@@ -68,13 +68,15 @@ FAULTS = {
             "run.evaluate_at is None and not before.saves_at(saved.step)",
             "False",
         ),
-        "other data of the same name go unnoticed": (
-            'dataset.sha256 != saved.data.get("sha256")',
-            "False",
-        ),
         "time that was spent before a rollback is forgotten": (
             "max(self.progress.seconds, state.progress.seconds)",
             "state.progress.seconds",
+        ),
+    },
+    "training/resumption.py": {
+        "other data of the same name go unnoticed": (
+            'dataset.sha256 != saved.data.get("sha256")',
+            "False",
         ),
     },
     "training/evaluation.py": {

@@ -6,6 +6,7 @@ tokens.py      the text of a run, encoded by the chosen tokenizer
 build.py       the parts of a run, built from its configuration
 run.py         a run: new, started from another, or resumed
 refusals.py    checks that refuse a run before it starts
+resumption.py  whether a resumed run is to train on, and on the same data
 batches.py     the batches of its data, by number
 answering.py   answers a training model gives to many questions at once
 reinforcement.py  a model's own answers to a task's problems, as batches

@@ -17,6 +17,7 @@ from tinygrad_chat.runs.consent import expect_named
 from tinygrad_chat.text.corpora import settle_source
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.download import Progress
+from tinygrad_chat.text.mixture import Data, dataset_of
 from tinygrad_chat.text.token_store import MixedStore, TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
 from tinygrad_chat.training.parent import open_parent
@@ -29,6 +30,11 @@ OpenData = TokenStore | MixedStore | tuple[Dataset, Tokenizer]
 def tokenizer_of(data: OpenData) -> Tokenizer:
     """Return the tokenizer of some data."""
     return data[1] if isinstance(data, tuple) else data.tokenizer
+
+
+def dataset_from(data: OpenData, *, context: int) -> Data:
+    """Return some data as what a model that sees `context` tokens is trained on."""
+    return data[0] if isinstance(data, tuple) else dataset_of(data, context=context)
 
 
 def settled(settings: Mapping[str, Any]) -> dict[str, Any]:

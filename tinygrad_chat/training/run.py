@@ -14,37 +14,36 @@ from typing import Any, NamedTuple
 from tinygrad_chat.config.groups import AUTO
 from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.config.resolve import change
-from tinygrad_chat.errors import UsageError, VocabularyError
+from tinygrad_chat.errors import UsageError
 from tinygrad_chat.files import expect_free, is_there
 from tinygrad_chat.formatting import quoted
 from tinygrad_chat.models.protocol import LanguageModel, Predictor
 from tinygrad_chat.parallel import Communicator
 from tinygrad_chat.runs.checkpoint import find_checkpoints
-from tinygrad_chat.runs.consent import expect_named, note_data
+from tinygrad_chat.runs.consent import note_data
 from tinygrad_chat.runs.figures import calculator_of
 from tinygrad_chat.runs.folder import RunFolder, claim_new_run
 from tinygrad_chat.runs.log import Marks
 from tinygrad_chat.runs.sampling import Sampling
 from tinygrad_chat.runs.state import Progress, TrainingState
 from tinygrad_chat.text.download import Progress as DownloadProgress
-from tinygrad_chat.text.mixture import Data, dataset_of
+from tinygrad_chat.text.mixture import Data
 from tinygrad_chat.text.tokenizers import Tokenizer
 from tinygrad_chat.training.batches import Batches, Drawn
 from tinygrad_chat.training.build import ModelMaker, choose_compute
 from tinygrad_chat.training.distributed import lead
 from tinygrad_chat.training.evaluation import HeldOut
-from tinygrad_chat.training.facts import OpenData, settled, tokenizer_of
+from tinygrad_chat.training.facts import OpenData, dataset_from, settled, tokenizer_of
 from tinygrad_chat.training.parent import describe_parent, open_data_for, open_parent
 from tinygrad_chat.training.refusals import (
-    changed_data,
+    expect_named_data,
     expect_outside,
     expect_packed,
     expect_patience,
     expect_same_tokenizer,
-    is_finished,
-    needs_own_data,
 )
 from tinygrad_chat.training.reinforcement import Reinforcement, open_reinforcement
+from tinygrad_chat.training.resumption import is_finished, reopen_data
 from tinygrad_chat.training.step import TrainStep
 from tinygrad_chat.training.tokens import open_chosen
 
@@ -185,9 +184,8 @@ def _new_run(
     parent = None if start_from is None else open_parent(start_from)
     if data is None and parent is not None:
         data = open_data_for(parent, config.data, progress=how.progress)
-    dataset, tokenizer = _dataset(
-        config, data or open_chosen(config.data, config.data.tokenizer, progress=how.progress)
-    )
+    opened = data or open_chosen(config.data, config.data.tokenizer, progress=how.progress)
+    dataset, tokenizer = dataset_from(opened, context=config.model.context), tokenizer_of(opened)
     if parent is not None:
         expect_same_tokenizer(tokenizer, parent.tokenizer, str(start_from))
     if config.data.tokenizer == AUTO and tokenizer.kind in SPECS["tokenizer"].choices:
@@ -235,11 +233,9 @@ def resume_run(
     if not find_checkpoints(folder.checkpoints) and is_there(folder.config):
         config = change(folder.read_config(), changes)
         own = data is not None
-        handed_over = any(entry.items() >= HANDED_OVER.items() for entry in folder.environments())
-        if handed_over and not own and "data" not in changes:
-            raise needs_own_data(config, path)
         if not own and "data" not in changes:
-            expect_named(path, config.data.source)
+            handed_over = any(entry.items() >= HANDED_OVER.items() for entry in folder.environments())
+            expect_named_data(config, path, own=handed_over)
         say(f"{path}: no checkpoint yet; starting from step 0")
         for problem in folder.lines.problems(None, 0):
             warn(problem)
@@ -262,17 +258,8 @@ def resume_run(
     if given is not None:
         expect_same_tokenizer(given, saved.tokenizer, str(path))
     if data is None and "data" not in changes:
-        if saved.data.get(OWN_DATA):
-            raise needs_own_data(config, path)
-        expect_named(path, config.data.source)
-    try:
-        dataset, _ = _dataset(config, data or open_chosen(config.data, saved.tokenizer, progress=progress))
-    except VocabularyError as error:
-        raise changed_data(before, config) from error
-    if data is not None:
-        config = config.replace(data=dataset.source)
-    if dataset.sha256 != saved.data.get("sha256"):
-        raise changed_data(before, config, dataset.left_out)
+        expect_named_data(config, path, own=bool(saved.data.get(OWN_DATA)))
+    config, dataset = reopen_data(config, saved, data, progress=progress)
     note_data(path, config.data.source)
     train_step = lead(config, saved.tokenizer.size, model, saved.weights, communicator)
     run = Run(
@@ -294,7 +281,3 @@ def resume_run(
     run.evaluate_at = saved.step if folder.was_evaluated(saved.step) else None
     run.stopped_early = run.evaluate_at is None and not before.saves_at(saved.step)
     return run
-
-
-def _dataset(config: TrainingConfig, data: OpenData) -> tuple[Data, Tokenizer]:
-    return data if isinstance(data, tuple) else (dataset_of(data, context=config.model.context), data.tokenizer)
