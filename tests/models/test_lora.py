@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,9 @@ UPSTREAM = ModelOptions(**{**NANOCHAT, "layers": 2, "heads": 2, "width": 24, "co
 random = np.random.default_rng(0)
 tokens, targets = random.integers(0, V, (2, 3, 6))
 
+IN_FLOAT64: tuple[Any, ...] = functools.partial(GPT, dtype=np.float64), ScalarModel
 every_engine = pytest.mark.parametrize("engine", [GPT, ScalarModel])
+every_engine_in_float64 = pytest.mark.parametrize("engine", IN_FLOAT64, ids=["GPT", "ScalarModel"])
 every_shape = pytest.mark.parametrize("plain", [PLAIN, UPSTREAM], ids=["mini-gpt", "nanochat"])
 
 
@@ -62,13 +65,13 @@ def test_at_first_a_model_with_adapters_gives_the_very_logits_of_the_one_without
 
 @pytest.mark.profile("ci")
 @every_shape
-@every_engine
+@every_engine_in_float64
 def test_merged_weights_give_the_logits_of_the_adapters(engine: Any, plain: ModelOptions):
     base = base_of(plain)
     weights = learned(adapted(plain), base)
     merged = merge(adapted(plain), V, weights)
-    found = engine(V, plain, weights=merged, dtype=np.float64).token_logits(tokens)
-    beside = engine(V, adapted(plain), weights=weights, dtype=np.float64).token_logits(tokens)
+    found = engine(V, plain, weights=merged).token_logits(tokens)
+    beside = engine(V, adapted(plain), weights=weights).token_logits(tokens)
     np.testing.assert_allclose(found, beside, atol=1e-5)
     assert np.abs(beside - engine(V, plain, weights=base).token_logits(tokens)).max() > 0.01
     assert merged["token_embedding.weight"] is weights["token_embedding.weight"]
@@ -90,7 +93,7 @@ def test_every_set_of_kernels_computes_their_loss_and_gradient(kernel_set: str):
 @every_shape
 def test_both_engines_have_the_same_loss_and_gradient(plain: ModelOptions):
     weights = learned(adapted(plain), base_of(plain))
-    models = [engine(V, adapted(plain), weights=weights, dtype=np.float64) for engine in (GPT, ScalarModel)]
+    models = [engine(V, adapted(plain), weights=weights) for engine in IN_FLOAT64]
     losses = [model.loss(tokens, targets) for model in models]
     for loss in losses:
         loss.backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,9 +93,9 @@ def test_tokens_that_were_drawn_are_targets_and_weigh_what_their_answer_is_worth
     assert weights.tolist() == [[0, 0, 0.25, 0, 0.25], [0, -0.75, 0, 0, 0]]
 
 
-@pytest.mark.parametrize("engine", [GPT, ScalarModel])
+@pytest.mark.parametrize("engine", [functools.partial(GPT, dtype=np.float64), ScalarModel], ids=["GPT", "ScalarModel"])
 def test_the_loss_is_minus_the_advantage_times_the_log_probability_a_token(engine: Any):
-    model = engine(7, ModelOptions(layers=1, heads=2, width=8, context=5), dtype=np.float64)
+    model = engine(7, ModelOptions(layers=1, heads=2, width=8, context=5))
     tokens, targets, weights = as_batch(ANSWERS, [0.25, -0.75])
     losses = model.token_losses(tokens, targets)  # minus the log-probabilities
     expected = (0.25 * losses[0].sum() - 0.75 * losses[1].sum()) / 3

@@ -76,7 +76,6 @@ class ScalarModel:
         compute: Compute | None = None,
         random: np.random.Generator | None = None,
         weights: Mapping[str, Any] | None = None,
-        dtype: Any = np.float64,
     ) -> None:
         options = options or ModelOptions()
         if options.dropout:
