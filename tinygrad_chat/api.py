@@ -27,7 +27,6 @@ from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.inference.text_model import TextModel
 from tinygrad_chat.interchange.opening import open_model
-from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.option import checked_settings, validate_settings
 from tinygrad_chat.parallel.joining import started_ranks
 from tinygrad_chat.runs.figures import calculator_of
@@ -42,6 +41,7 @@ from tinygrad_chat.text.data import open_sources, tokenize
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.split import AUTO
 from tinygrad_chat.text.tokenizers import BPETokenizer, NumberTokenizer, Tokenizer
+from tinygrad_chat.training.build import ModelMaker
 from tinygrad_chat.training.events import Event
 from tinygrad_chat.training.facts import OpenData, resolve_with_facts, settled
 from tinygrad_chat.training.loop import train as train_run
@@ -49,13 +49,12 @@ from tinygrad_chat.training.run import resume_run, start_run
 from tinygrad_chat.training.tokens import tokenizer_called
 
 Data = str | os.PathLike[str] | Sequence[str] | Sequence[os.PathLike[str]] | Sequence[Conversation] | Dataset
-Make = Callable[[int], LanguageModel]
 
 
 def train(
     data: Data | None = None,
     *,
-    model: str | Make | None = None,
+    model: str | ModelMaker | None = None,
     tokenizer: str | Tokenizer | None = None,
     start_from: str | Path | None = None,
     out: str | Path | None = None,
@@ -110,7 +109,7 @@ def train(
     return TextModel(run.model, run.tokenizer, run.config, str(run.folder.path), run.calculator)
 
 
-def _named(data: Data | None, model: str | Make | None, tokenizer: str | Tokenizer | None) -> dict[str, Any]:
+def _named(data: Data | None, model: str | ModelMaker | None, tokenizer: str | Tokenizer | None) -> dict[str, Any]:
     """Return the arguments that are options, by option name."""
     named: dict[str, Any] = {}
     if isinstance(data, str):
@@ -164,7 +163,7 @@ def _open_own(data: Data | None, tokenizer: str | Tokenizer | None, settings: Ma
 def load(
     path: str | Path | None = None,
     *,
-    model: Make | None = None,
+    model: ModelMaker | None = None,
     backend: str = "auto",
     kernels: str = "auto",
     dtype: str = "auto",
