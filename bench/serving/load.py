@@ -3,7 +3,7 @@ PyTorch with a key/value cache and the same weights, whose batches are as large;
 
 Each client asks for 128 tokens after a prompt of 64 that nobody has asked before, again and again. PyTorch's sequences
 begin and end together, as a loop without a server has them. All take turns: beside PyTorch the server with the weights
-as they are, and one each with weights stored in fewer bytes.
+as they are, and one each with quantised weights.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from tinygrad_chat.inference import rows as rows_module
 from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.options import GenerationOptions
 from tinygrad_chat.inference.rows import SharedRows, Unread, batches, rows_of
-from tinygrad_chat.models.weights import draw_weights, stored_weights
+from tinygrad_chat.models.weights import draw_weights, quantized_weights
 
 LONG = 160
 KEPT = 40
@@ -93,7 +93,7 @@ def test_with_int8_a_prompt_is_read_to_the_same_bits_in_any_company():
     """And so is a token after it, but that NumPy's attention adds up a row with its padding."""
     options = ModelOptions(**{**SMALL, "width": 64, "context": LONG})
     for kind, exact in (("int8", True), ("float16", False)):
-        model = GPT(TOKENS, options, weights=stored_weights(options, TOKENS, draw_weights(options, TOKENS), kind))
+        model = GPT(TOKENS, options, weights=quantized_weights(options, TOKENS, draw_weights(options, TOKENS), kind))
         assert model.batch_invariant == exact
         rows = shared_rows(model)
         order, logits = rows.join(PROMPTS)

@@ -115,7 +115,7 @@ FAULTS = {
         ),
         "the last lines are left out": ("(len(weight) + LINES - 1) // LINES", "len(weight) // LINES"),
     },
-    "kernels/numba/stored_product.py": {
+    "kernels/numba/quantized_product.py": {
         "sums leave 32 bits": ("LARGEST_INT32 // (LARGEST_INT8 * columns)", "LARGEST_INT32 // LARGEST_INT8"),
         "all lines are the first ones": ("weight.numbers[start:stop].view", "weight.numbers[: stop - start].view"),
     },
@@ -134,7 +134,7 @@ FAULTS = {
         "all rows have the size of the first": ("_SIZES_OF_ROWS, row, rows)[r]", "_SIZES_OF_ROWS, row, rows)[0]"),
         "the second half of a step is the first again": ("builder.add(column, _INT64(start))", "column"),
     },
-    "kernels/numpy/stored_product.py": {
+    "kernels/numpy/quantized_product.py": {
         "each slice leaves its last line out": ("min(start + step, D))", "start + step - 1)"),
     },
     "kernels/numba/exponential.py": {

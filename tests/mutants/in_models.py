@@ -14,7 +14,7 @@ FAULTS = {
         "what is used twice counts once": ("_computed(gradients[leaf]) + _computed(gradient)", "gradient"),
         "the second time is computed as by default": ("with within(mode):", "if True:"),
     },
-    "nn/stored.py": {
+    "nn/quantized.py": {
         "a number is rounded down": ("np.rint(part / scales", "np.floor(part / scales"),
         "each layer reads the first one's columns": (
             "out[..., start : start + len(layer.weight)]",

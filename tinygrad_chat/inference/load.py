@@ -12,7 +12,7 @@ from tinygrad_chat.models.engines import ENGINES
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.memory import expect_room_to_answer
 from tinygrad_chat.models.protocol import LanguageModel
-from tinygrad_chat.models.weights import stored_weights
+from tinygrad_chat.models.weights import quantized_weights
 from tinygrad_chat.runs.state import SavedModel
 
 WORTH_COMPILED = 1000  # tokens: over about this many, compiled kernels save the time that loading them takes
@@ -20,7 +20,7 @@ WORTH_COMPILED = 1000  # tokens: over about this many, compiled kernels save the
 
 def quick_kernels(tokens: int, backend: str = "auto", weights: str = "float32") -> str:
     """Return the kernels that generate `tokens` tokens soonest, in a process that has loaded none yet."""
-    short = tokens < WORTH_COMPILED and weights == "float32"  # NumPy has no fast products with stored weights
+    short = tokens < WORTH_COMPILED and weights == "float32"  # NumPy has no fast products with quantised weights
     return "numpy" if short and get_backend(backend).name == "numpy" else "auto"
 
 
@@ -56,7 +56,7 @@ def load_model(
         expect_room_to_answer(options, vocabulary, weights=weights, mode=mode)
         if weights != "float32":
             InferenceOptions(backend=compute.backend.name, mode=mode, weights=weights)  # raises for some
-            given = stored_weights(options, vocabulary, given, weights)
+            given = quantized_weights(options, vocabulary, given, weights)
         model = ENGINES[mode](vocabulary, options, compute=compute, weights=given)
     if isinstance(model, GPT):
         model.captures_steps = graph

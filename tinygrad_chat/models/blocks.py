@@ -8,7 +8,7 @@ from typing import Any
 from tinygrad_chat import ops
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.weights import Weights
-from tinygrad_chat.nn import ACTIVATIONS, AnyCache, Module, ResidualStream, StoredLinears, apply_to_one_input
+from tinygrad_chat.nn import ACTIVATIONS, AnyCache, Module, QuantizedLinears, ResidualStream, apply_to_one_input
 from tinygrad_chat.tensor import Tensor
 
 Drop = Callable[[Tensor], Tensor]
@@ -29,7 +29,7 @@ class Attention(Module):
         self.key = weights.linear("key")
         self.value = weights.linear("value")
         self.output = weights.linear("output")
-        self.stored = StoredLinears.of(self.query, self.key, self.value)
+        self.quantized = QuantizedLinears.of(self.query, self.key, self.value)
         self.query_gain, self.key_gain = weights.get("query_gain"), weights.get("key_gain")
         self.value_gate = weights.linear("value_gate") if options.has_value_embedding(layer) else None
 
@@ -46,7 +46,7 @@ class Attention(Module):
         gate, layers = self.value_gate, (self.query, self.key, self.value)
         # Before the other layers, so that the gradient of these few channels is added to theirs, and not the reverse.
         logits = None if gate is None else gate(x[..., : gate.weight.shape[1]])
-        query, key, value = self.stored(x) if self.stored else apply_to_one_input(x, *layers)
+        query, key, value = self.quantized(x) if self.quantized else apply_to_one_input(x, *layers)
         if rotate is not None and self.has_rotary:
             query, key = rotate(query, self.query_gain), rotate(key, self.key_gain)
         if logits is not None:
@@ -69,13 +69,13 @@ class FeedForward(Module):
         self.expand = weights.linear("expand")
         self.contract = weights.linear("contract")
         self.activation = ACTIVATIONS[options.activation]
-        self.stored = StoredLinears.of(self.gate, self.expand)
+        self.quantized = QuantizedLinears.of(self.gate, self.expand)
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
         if self.gate is None:
             return self.contract(self.activation(self.expand(x)))
-        both = self.stored(x) if self.stored else apply_to_one_input(x, self.gate, self.expand)
+        both = self.quantized(x) if self.quantized else apply_to_one_input(x, self.gate, self.expand)
         return self.contract(self.activation(*both))
 
 

@@ -16,7 +16,7 @@ from tinygrad_chat.models.blocks import Block, Rotate
 from tinygrad_chat.models.captured_steps import CapturedSteps
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.weights import Weights, checked_weights, draw_weights, frozen_names, side_by_side
-from tinygrad_chat.nn import AnyCache, KeyValueCache, ResidualStream, StoredWeight, dropper, write_columns
+from tinygrad_chat.nn import AnyCache, KeyValueCache, QuantizedWeight, ResidualStream, dropper, write_columns
 from tinygrad_chat.tensor import Tensor
 
 Positions = slice | np.ndarray
@@ -56,7 +56,7 @@ class GPT(NextTokenModel):
         """Build the model around `weights`, arrays by name, or around newly drawn ones.
 
         Weights already on the device and in the compute dtype are not copied, so a memory-mapped array is read only
-        when it is used. A StoredWeight among them makes the model inference-only. Raises CheckpointError if the
+        when it is used. A QuantizedWeight among them makes the model inference-only. Raises CheckpointError if the
         weights do not fit the options.
         """
         self.compute = compute or Compute.choose("numpy")
@@ -73,11 +73,11 @@ class GPT(NextTokenModel):
             weights, kept_in = checked_weights(options, vocabulary, weights), compute_dtype
         frozen = frozen_names(options, vocabulary)
         self.frozen = {name: xp.array(weights[name], compute_dtype) for name in weights if name in frozen}
-        stored = {name: each for name, each in weights.items() if isinstance(each, StoredWeight)}
-        rest = {name: each for name, each in weights.items() if name not in frozen and name not in stored}
+        quantized = {name: each for name, each in weights.items() if isinstance(each, QuantizedWeight)}
+        rest = {name: each for name, each in weights.items() if name not in frozen and name not in quantized}
         placed = side_by_side(rest, kept_in, self.compute.backend)
         trained = {name: Tensor(each) for name, each in placed.items()}
-        parts = Weights(trained | self.frozen | stored, options)
+        parts = Weights(trained | self.frozen | quantized, options)
         self.token_embedding = parts.embedding("token_embedding")
         self.position_embedding = parts.embedding("position_embedding") if options.positions == "learned" else None
         self.embedding_norm = parts.norm("embedding_norm") if options.embedding_norm else None
@@ -92,7 +92,7 @@ class GPT(NextTokenModel):
         self.smear_scale = parts.get("smear_scale")
         self.residual_scales, self.embedding_scales = parts.get("residual_scales"), parts.get("embedding_scales")
         self.backout_scale = parts.get("backout_scale")
-        self.batch_invariant = any(weight.numbers.dtype == np.int8 for weight in stored.values())
+        self.batch_invariant = any(weight.numbers.dtype == np.int8 for weight in quantized.values())
         self._angles = []
         if options.positions == "rotary":
             angles = ops.rotary_angles(

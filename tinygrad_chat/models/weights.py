@@ -17,15 +17,15 @@ from tinygrad_chat.nn import (
     Linear,
     LoRALinear,
     Norm,
+    QuantizedEmbedding,
+    QuantizedLinear,
+    QuantizedWeight,
     RMSNorm,
-    StoredEmbedding,
-    StoredLinear,
-    StoredWeight,
     expect_fitting,
 )
 
-STORED: set[Role] = {"matrix", "head", "embedding", "value_embedding"}
-"""The roles of parameters that can be stored in less memory: nearly all of a model."""
+QUANTIZED: set[Role] = {"matrix", "head", "embedding", "value_embedding"}
+"""The roles of parameters that are quantised: nearly all of a model."""
 
 
 def draw(initialiser: Initialiser, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -59,15 +59,17 @@ def checked_weights(options: ModelOptions, vocabulary: int, weights: Mapping[str
     return {name: weights[name] for name in shapes}
 
 
-def stored_weights(
+def quantized_weights(
     options: ModelOptions, vocabulary: int, weights: Mapping[str, Any], kind: str
-) -> dict[str, np.ndarray | StoredWeight]:
-    """Return a copy of a model's weights with its matrices stored as "float16" or "int8". Raises CheckpointError like
-    `checked_weights`."""
+) -> dict[str, np.ndarray | QuantizedWeight]:
+    """Return a copy of a model's weights with its matrices quantised to "float16" or "int8". Raises CheckpointError
+    like `checked_weights`."""
     table = by_name(parameter_table(options, vocabulary))
-    stored = {name for name, _, entry in table if entry.role in STORED}
+    quantized = {name for name, _, entry in table if entry.role in QUANTIZED}
     checked = checked_weights(options, vocabulary, weights)
-    return {name: StoredWeight.of(each, kind) if name in stored else np.array(each) for name, each in checked.items()}
+    return {
+        name: QuantizedWeight.of(each, kind) if name in quantized else np.array(each) for name, each in checked.items()
+    }
 
 
 def side_by_side(arrays: Mapping[str, Any], dtype: Any, backend: Backend) -> dict[str, Any]:
@@ -95,8 +97,8 @@ def frozen_names(options: ModelOptions, vocabulary: int) -> set[str]:
 class Weights:
     """Tensors by name, and the layers of a GPT of `options` built from them. `path` is a prefix of every name.
 
-    A frozen weight is a bare array instead of a Tensor: ops treat it as a constant. A StoredWeight makes a layer that
-    has no gradient.
+    A frozen weight is a bare array instead of a Tensor: ops treat it as a constant. A QuantizedWeight makes a layer
+    that has no gradient.
     """
 
     def __init__(self, tensors: Mapping[str, Any], options: ModelOptions, path: str = "") -> None:
@@ -115,8 +117,8 @@ class Weights:
     def linear(self, name: str) -> Linear:
         """Return the linear layer of that name, with its adapter if it has one."""
         base = {"weight": self._tensors[f"{self._path}{name}.weight"], "bias": self.get(f"{name}.bias")}
-        if isinstance(base["weight"], StoredWeight):
-            return StoredLinear.of(**base)
+        if isinstance(base["weight"], QuantizedWeight):
+            return QuantizedLinear.of(**base)
         lora_a = self.get(f"{name}.lora_a")
         if lora_a is None:
             return Linear.of(**base)
@@ -126,7 +128,7 @@ class Weights:
     def embedding(self, name: str) -> Embedding:
         """Return the embedding of that name."""
         weight = self._tensors[f"{self._path}{name}.weight"]
-        return (StoredEmbedding if isinstance(weight, StoredWeight) else Embedding).of(weight=weight)
+        return (QuantizedEmbedding if isinstance(weight, QuantizedWeight) else Embedding).of(weight=weight)
 
     def norm(self, name: str) -> Norm:
         """Return the norm of that name."""

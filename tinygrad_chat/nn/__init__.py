@@ -15,8 +15,8 @@ from tinygrad_chat.nn.layers import (
 from tinygrad_chat.nn.module import Module
 from tinygrad_chat.nn.next_column import AnyCache, NextColumn
 from tinygrad_chat.nn.parameters import GradientBuffer, NewGradient, Parameters, expect_fitting
+from tinygrad_chat.nn.quantized import QuantizedEmbedding, QuantizedLinear, QuantizedLinears, QuantizedWeight
 from tinygrad_chat.nn.residual import ResidualStream
-from tinygrad_chat.nn.stored import StoredEmbedding, StoredLinear, StoredLinears, StoredWeight
 
 __all__ = [
     "ACTIVATIONS",
@@ -32,12 +32,12 @@ __all__ = [
     "NextColumn",
     "Norm",
     "Parameters",
+    "QuantizedEmbedding",
+    "QuantizedLinear",
+    "QuantizedLinears",
+    "QuantizedWeight",
     "RMSNorm",
     "ResidualStream",
-    "StoredEmbedding",
-    "StoredLinear",
-    "StoredLinears",
-    "StoredWeight",
     "apply_to_one_input",
     "dropper",
     "expect_fitting",

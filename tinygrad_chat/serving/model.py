@@ -107,9 +107,9 @@ class ModelSource:
     def _open(self, saved: SavedModel) -> Served:
         if saved.path is None:
             raise CheckpointError("serve: expected a model on disk")
-        # Copied: if a memory-mapped file is truncated, reading it kills the process. Stored weights are copies anyway.
-        stored = self._compute.get("weights", "float32") != "float32"
-        weights = saved.weights if stored else {name: np.array(array) for name, array in saved.weights.items()}
+        # Copied: if a memory-mapped file is truncated, reading it kills the process. Quantised ones are copies anyway.
+        quantized = self._compute.get("weights", "float32") != "float32"
+        weights = saved.weights if quantized else {name: np.array(array) for name, array in saved.weights.items()}
         model = load_model(dataclasses.replace(saved, weights=weights), **self._compute)
         engine = Engine(
             model,

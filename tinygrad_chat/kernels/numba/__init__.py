@@ -19,11 +19,11 @@ from tinygrad_chat.kernels.numba.embedding import embedding
 from tinygrad_chat.kernels.numba.linear import linear
 from tinygrad_chat.kernels.numba.normalization import layernorm, rmsnorm
 from tinygrad_chat.kernels.numba.pointwise import gelu, squared_relu, swiglu
+from tinygrad_chat.kernels.numba.quantized_product import quantized_product
 from tinygrad_chat.kernels.numba.rotary import rotary
 from tinygrad_chat.kernels.numba.softmax import log_softmax, softmax
-from tinygrad_chat.kernels.numba.stored_product import stored_product
 from tinygrad_chat.kernels.numpy import KERNELS as NUMPY_KERNELS
-from tinygrad_chat.nn import stored
+from tinygrad_chat.nn import quantized
 from tinygrad_chat.optim import adamw
 
 COMPILED: dict[Operation[...], Callable[..., Any]] = {
@@ -57,5 +57,5 @@ KERNELS = {
     **NUMPY_KERNELS,
     **{op: _or_numpy(op, kernel) for op, kernel in COMPILED.items()},
     adamw.adamw_update: adamw_update,
-    stored.stored_product: stored_product,
+    quantized.quantized_product: quantized_product,
 }

@@ -11,8 +11,8 @@ from tinygrad_chat.kernels.numpy.embedding import embedding
 from tinygrad_chat.kernels.numpy.linear import linear
 from tinygrad_chat.kernels.numpy.normalization import layernorm, rmsnorm
 from tinygrad_chat.kernels.numpy.pointwise import gelu, swiglu
-from tinygrad_chat.kernels.numpy.stored_product import stored_product
-from tinygrad_chat.nn import stored
+from tinygrad_chat.kernels.numpy.quantized_product import quantized_product
+from tinygrad_chat.nn import quantized
 from tinygrad_chat.optim import adamw
 
 KERNELS = {
@@ -25,5 +25,5 @@ KERNELS = {
     ops.linear: linear,
     ops.rmsnorm: rmsnorm,
     ops.swiglu: swiglu,
-    stored.stored_product: stored_product,
+    quantized.quantized_product: quantized_product,
 }

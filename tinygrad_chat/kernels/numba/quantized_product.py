@@ -1,4 +1,4 @@
-"""Products with stored weights, used in place: decoding a token means reading every weight once.
+"""Products with quantised weights, used in place: decoding a token means reading every weight once.
 
 With int8 weights the rows of x are quantised to integers, too, with as many steps as keep a sum within 32 bits (29,000
 steps with 576 columns). After that nothing is rounded before the end. So a row's result is the same bit for bit, alone
@@ -15,8 +15,8 @@ from tinygrad_chat.kernels.numba.compilation import as_rows, compiled
 from tinygrad_chat.kernels.numba.exponential import larger
 from tinygrad_chat.kernels.numba.products import product
 from tinygrad_chat.kernels.numba.vectors import widened
-from tinygrad_chat.kernels.numpy.stored_product import stored_product as product_by_blas
-from tinygrad_chat.nn.stored import LARGEST_INT8, StoredWeight
+from tinygrad_chat.kernels.numpy.quantized_product import quantized_product as product_by_blas
+from tinygrad_chat.nn.quantized import LARGEST_INT8, QuantizedWeight
 from tinygrad_chat.ops.matmul import check_linear
 
 MOST_HALVES = 64  # rows, beyond which it pays to convert float16 to float32 for BLAS; integers are faster
@@ -24,8 +24,9 @@ SLICE = 1 << 20  # numbers converted at a time
 LARGEST_INT16, LARGEST_INT32 = 2**15 - 1, 2**31 - 1
 
 
-def stored_product(x: np.ndarray, weight: StoredWeight) -> np.ndarray:
-    """`nn.stored.stored_product`; with int8, each row of x is quantised in steps of its largest number / `steps_of`."""
+def quantized_product(x: np.ndarray, weight: QuantizedWeight) -> np.ndarray:
+    """`nn.quantized.quantized_product`; with int8, x is quantised too, each row in steps of its largest number /
+    `steps_of`."""
     check_linear(x, weight, None)
     rows, (D, _) = as_rows(x), weight.shape
     if rows.dtype != np.float32:
@@ -52,7 +53,7 @@ def steps_of(columns: int) -> int:
     return min(LARGEST_INT16, LARGEST_INT32 // (LARGEST_INT8 * columns))
 
 
-def _product_of_halves(rows: np.ndarray, weight: StoredWeight) -> np.ndarray:
+def _product_of_halves(rows: np.ndarray, weight: QuantizedWeight) -> np.ndarray:
     """Return rows (N, C) times a float16 weight (D, C) transposed, converted to float32 a few lines at a time."""
     (D, C), columns = weight.shape, weight.numbers.shape[1]
     step = min(D, max(1, SLICE // max(1, columns)))

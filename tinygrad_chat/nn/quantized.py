@@ -1,4 +1,4 @@
-"""Weights stored in less memory than float32, for inference. They have no gradient."""
+"""Weights quantised to float16 or int8, for inference: less memory than float32. They have no gradient."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SLICE = 1 << 18  # numbers converted at a time
 
 
 @dataclass(frozen=True)
-class StoredWeight:
+class QuantizedWeight:
     """A matrix (D, C): `numbers` in float16 or int8, times the scale of their row, which is 1 for float16.
 
     To the layers around it, it is a float32 matrix.
 
-    >>> weight = StoredWeight.of(np.array([[0.5, -1.0, 0.25]], np.float32), "int8")
+    >>> weight = QuantizedWeight.of(np.array([[0.5, -1.0, 0.25]], np.float32), "int8")
     >>> weight.rows(np.array([0])).round(3)
     array([[ 0.504, -1.   ,  0.252]], dtype=float32)
     """
@@ -40,7 +40,7 @@ class StoredWeight:
 
     @classmethod
     def of(cls, matrix: np.ndarray, kind: str) -> Self:
-        """Store a matrix (D, C) as "float16" or "int8", each number rounded to the nearest."""
+        """Quantise a matrix (D, C) to "float16" or "int8", each number rounded to the nearest."""
         matrix = np.asarray(matrix)  # reads it now, if it was still in its file
         (D, C), step = matrix.shape, max(1, SLICE // max(1, matrix.shape[1]))
         numbers = np.zeros((-(-D // LINES) * LINES, -(-C // COLUMNS) * COLUMNS), kind)
@@ -69,7 +69,7 @@ class StoredWeight:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: slice) -> StoredWeight:
+    def __getitem__(self, rows: slice) -> QuantizedWeight:
         """Return the matrix of the first `rows.stop` rows."""
         return replace(self, shape=(rows.stop, self.shape[1]))
 
@@ -78,8 +78,8 @@ class StoredWeight:
         return self.numbers[index][..., : self.shape[1]] * self.scales[index][..., None]
 
 
-def stored_product(x: np.ndarray, weight: StoredWeight) -> np.ndarray:
-    """x (..., C) times a stored weight (D, C) transposed -> (..., D): the reference for the kernels."""
+def quantized_product(x: np.ndarray, weight: QuantizedWeight) -> np.ndarray:
+    """x (..., C) times a quantised weight (D, C) transposed -> (..., D): the reference for the kernels."""
     check_linear(x, weight, None)
     out = rows_of(x) @ weight.rows(slice(len(weight))).T
     return out.reshape(*x.shape[:-1], len(weight))
@@ -87,32 +87,32 @@ def stored_product(x: np.ndarray, weight: StoredWeight) -> np.ndarray:
 
 def _expect_no_gradient() -> None:
     if recording():
-        raise UsageError("weights stored for inference have no gradient: load the model with weights='float32'")
+        raise UsageError("quantised weights have no gradient: load the model with weights='float32'")
 
 
-class StoredLinear(Linear):
-    """A linear layer with a stored weight."""
+class QuantizedLinear(Linear):
+    """A linear layer with a quantised weight."""
 
-    weight: StoredWeight
+    weight: QuantizedWeight
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply the layer. Raises UsageError while the graph is recorded."""
         _expect_no_gradient()
-        out = find_kernel(stored_product, stored_product, x.data)(x.data, self.weight)
+        out = find_kernel(quantized_product, quantized_product, x.data)(x.data, self.weight)
         return Tensor(out if self.bias is None else out + self.bias.data)
 
 
-class StoredLinears:
-    """Stored linear layers with the same input x (..., C), computed as one product: a call yields each layer's output.
+class QuantizedLinears:
+    """Quantised linear layers with the same input x (..., C), computed as one product: a call yields each's output.
 
     Their weights become parts of one matrix, so that a decoded token costs one call instead of one per layer.
     """
 
-    def __init__(self, layers: Sequence[StoredLinear]) -> None:
+    def __init__(self, layers: Sequence[QuantizedLinear]) -> None:
         self._layers = layers
         weights = [layer.weight for layer in layers]
         numbers, scales = (np.concatenate(each) for each in zip(*((w.numbers, w.scales) for w in weights), strict=True))
-        self._weight = StoredWeight(numbers, scales, (len(numbers), weights[0].shape[1]))
+        self._weight = QuantizedWeight(numbers, scales, (len(numbers), weights[0].shape[1]))
         ends = np.cumsum([len(weight.numbers) for weight in weights]).tolist()
         self._starts = [0, *ends[:-1]]
         for layer, start, end in zip(layers, self._starts, ends, strict=True):
@@ -121,22 +121,22 @@ class StoredLinears:
     def __call__(self, x: Tensor) -> Iterator[Tensor]:
         """Apply the layers. Raises UsageError while the graph is recorded."""
         _expect_no_gradient()
-        out = find_kernel(stored_product, stored_product, x.data)(x.data, self._weight)
+        out = find_kernel(quantized_product, quantized_product, x.data)(x.data, self._weight)
         for layer, start in zip(self._layers, self._starts, strict=True):
             own = out[..., start : start + len(layer.weight)]
             yield Tensor(own if layer.bias is None else own + layer.bias.data)
 
     @classmethod
-    def of(cls, *layers: Linear | None) -> StoredLinears | None:
-        """Return the layers as one if all of them are stored, else None."""
-        stored = [layer for layer in layers if isinstance(layer, StoredLinear)]
-        return cls(stored) if len(stored) == len(layers) else None
+    def of(cls, *layers: Linear | None) -> QuantizedLinears | None:
+        """Return the layers as one if all of them are quantised, else None."""
+        quantized = [layer for layer in layers if isinstance(layer, QuantizedLinear)]
+        return cls(quantized) if len(quantized) == len(layers) else None
 
 
-class StoredEmbedding(Embedding):
-    """An embedding with a stored table."""
+class QuantizedEmbedding(Embedding):
+    """An embedding with a quantised table."""
 
-    weight: StoredWeight
+    weight: QuantizedWeight
 
     def __call__(self, tokens: Any) -> Tensor:
         """Look up the tokens. Raises UsageError while the graph is recorded."""
