@@ -41,7 +41,7 @@ int nvrtcCompileProgram(void* handle, int count, const char* const* options) {
         program.cubin += options[i] + std::string("\n");
     }
     program.cubin += "\n" + program.source;
-    if (program.source.find("#define WARPGROUPS") == std::string::npos || has_wgmma) return SUCCESS;
+    if (program.source.find("#define WGMMA") == std::string::npos || has_wgmma) return SUCCESS;
     program.log = "wgmma: not for this architecture";
     return COMPILATION;
 }
