@@ -16,7 +16,7 @@ import pytest
 import tinygrad_chat
 
 PACKAGE = Path(tinygrad_chat.__file__).parent
-MOST_LINES = 300
+MAX_LINES = 300
 
 # Each part, a folder or a file of the package, imports only parts of earlier lines and itself: never a neighbour in its
 # own line. Folders within a part have an order of their own.
@@ -89,8 +89,8 @@ def objections(path: str, source: str) -> list[str]:
     public = not Path(path).name.startswith("_") or Path(path).name == "__init__.py"
     if public and not ast.get_docstring(tree):
         found.append("has no docstring")
-    if source.count("\n") > MOST_LINES:
-        found.append(f"has more than {MOST_LINES} lines")
+    if source.count("\n") > MAX_LINES:
+        found.append(f"has more than {MAX_LINES} lines")
     return found
 
 

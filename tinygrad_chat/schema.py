@@ -39,11 +39,11 @@ from tinygrad_chat.formatting import short_repr
 from tinygrad_chat.option import unmet
 
 LARGEST_FILE = 1 << 20  # bytes, unless the caller says otherwise: several hundred times the usual size
-MOST_CONTAINERS = 1 << 19  # objects and lists in a file: in memory they take thirty times their size on disk
-MOST_DIGITS = 20  # of an integer
+MAX_CONTAINERS = 1 << 19  # objects and lists in a file: in memory they take thirty times their size on disk
+MAX_DIGITS = 20  # of an integer
 OPTIONAL = {"optional": True}  # metadata of a field with a default, which other versions do not write
 DEEPEST = 16  # nesting levels of data that no type declares
-MOST_KEY_PARTS = 8  # of a dotted key in TOML: the time to parse one is quadratic in them
+MAX_KEY_PARTS = 8  # of a dotted key in TOML: the time to parse one is quadratic in them
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def parse_json(text: bytes | str, kind: type[T], *, source: str) -> T:
     """Parse JSON `text`, whose contents must be of type `kind`. Raises FormatError, naming `source`, for all else."""
     try:
         text = text if isinstance(text, str) else text.decode("utf-8-sig")  # Notepad begins with a byte-order mark
-        if text.count("[") + text.count("{") > MOST_CONTAINERS:
-            raise FormatError(f"{source}: expected at most {MOST_CONTAINERS:,} objects and lists, received more")
+        if text.count("[") + text.count("{") > MAX_CONTAINERS:
+            raise FormatError(f"{source}: expected at most {MAX_CONTAINERS:,} objects and lists, received more")
         found = json.loads(text, parse_int=_integer)
     except RecursionError:
         raise FormatError(f"{source}: is nested too deeply") from None
@@ -88,7 +88,7 @@ def parse_json(text: bytes | str, kind: type[T], *, source: str) -> T:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > MOST_DIGITS:
+    if len(digits) > MAX_DIGITS:
         raise ValueError(f"a number of {len(digits):,} digits")
     return int(digits)
 
@@ -111,7 +111,7 @@ def parse_toml(text: str, *, source: str) -> dict[str, Any]:
     if len(text) > LARGEST_FILE:
         raise FormatError(f"{source}: expected at most {LARGEST_FILE:,} characters, received {len(text):,}")
     if _LONG_KEY.search(_TEXTS.sub("_", text)):
-        raise FormatError(f"{source}: expected keys of at most {MOST_KEY_PARTS} parts, received a longer one")
+        raise FormatError(f"{source}: expected keys of at most {MAX_KEY_PARTS} parts, received a longer one")
     try:
         return tomllib.loads(text)
     except RecursionError:
@@ -131,7 +131,7 @@ _TEXTS = re.compile(
 )
 """Strings and comments in TOML, where a dot does not separate keys."""
 
-_LONG_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{MOST_KEY_PARTS}}}")
+_LONG_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{MAX_KEY_PARTS}}}")
 
 
 class _UnfitError(Exception):

@@ -32,7 +32,7 @@ BEFORE: dict[str, dict[str, tuple[ModuleType, str, Any]]] = {
         BY_MMA: (flash_attention, "WITH_WGMMA", ()),  # on a device where tiles are multiplied by wgmma
     },
     "cross_entropy": {OLD: (cross_entropy, "PIECES", 0)},  # logits are read again for the gradient
-    "add_layernorm": {OLD: (normalization, "MOST_HELD", 0)},  # rows are read again for the gradients of gain and bias
+    "add_layernorm": {OLD: (normalization, "MAX_HELD", 0)},  # rows are read again for the gradients of gain and bias
 }
 """op -> version -> a number of its launcher, and the value with which it takes other kernels, in bfloat16"""
 

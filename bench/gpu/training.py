@@ -21,7 +21,7 @@ from tinygrad_chat.models.size import flops_per_token
 AGREEING = 20  # steps
 TOLERANCE = 2e-2  # relative, between bfloat16 and bfloat16, or float32, after steps that each depend on the last
 ROUND_SECONDS = 2.0
-LEAST_STEPS = 3  # of a round
+MIN_STEPS = 3  # of a round
 ON_THE_HOST = "float32 on the host"
 LARGEST_ON_THE_HOST = 1 << 16  # tokens times layers: it would take minutes for more
 
@@ -75,9 +75,9 @@ def _compare_training(training: _Training, rounds: int, record: Record) -> None:
         if len(batches) > 1:
             engines.rest(but=engine)  # so that each has the whole device to itself
         batch = _fastest_batch(training, engine, batches)
-        seconds = training.seconds(engine, batch, LEAST_STEPS)
+        seconds = training.seconds(engine, batch, MIN_STEPS)
         if seconds is not None:
-            chosen[engine], counts[engine] = batch, max(LEAST_STEPS, int(ROUND_SECONDS / seconds))
+            chosen[engine], counts[engine] = batch, max(MIN_STEPS, int(ROUND_SECONDS / seconds))
             tokens = dataclasses.replace(training.configuration, batch=batch).tokens
             record.say("first", configuration=name, engine=engine, batch=batch, tokens_per_second=tokens / seconds)
     samples: dict[str, list[float]] = {engine: [] for engine in chosen}
@@ -159,7 +159,7 @@ def _fastest_batch(training: _Training, engine: str, batches: Sequence[int]) -> 
     for batch in batches if len(batches) > 1 else ():
         try:
             training.seconds(engine, batch, 2, must_fit=False)
-            seconds = training.seconds(engine, batch, LEAST_STEPS, must_fit=False)
+            seconds = training.seconds(engine, batch, MIN_STEPS, must_fit=False)
         except OutOfRoomError:
             break
         if seconds is None or batch / seconds < most:

@@ -25,9 +25,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.hostile.child import LONGEST, MOST_ADDRESSES
+from bench.hostile.child import LONGEST, MAX_ADDRESSES
 from bench.hostile.damage import remove
-from bench.hostile.judge import CODES, LONGEST_LINE, MOST_MEMORY, MOST_OUTPUT
+from bench.hostile.judge import CODES, LONGEST_LINE, MAX_MEMORY, MAX_OUTPUT
 from bench.hostile.material import make_material
 from bench.hostile.parts import PARTS, SHARES
 from bench.hostile.trial import Result, Trial, Workshop, prepare, usual_memory
@@ -146,10 +146,10 @@ def _conclude(results: Sequence[Result], arguments: argparse.Namespace, *, secon
     ]
     for each in kinds:
         print(f"{each['tries']:>5}  {each['kind']}: {each['where']}  ({', '.join(each['examples'][:3])})")
-    bounds = {"seconds": LONGEST, "line": LONGEST_LINE, "output": MOST_OUTPUT, "memory": MOST_MEMORY}
+    bounds = {"seconds": LONGEST, "line": LONGEST_LINE, "output": MAX_OUTPUT, "memory": MAX_MEMORY}
     measured = {
         "seed": arguments.seed,
-        "bounds": {**bounds, "addresses": MOST_ADDRESSES, "exit_codes": sorted(CODES)},
+        "bounds": {**bounds, "addresses": MAX_ADDRESSES, "exit_codes": sorted(CODES)},
         "seconds": round(seconds, 1),
         "parts": parts,
         "objections": kinds,

@@ -30,8 +30,8 @@ from tinygrad_chat.files import CACHE_VARIABLE
 
 LONGEST = 20.0  # seconds of work, or of waiting for something
 BUSY = 10  # times as long on a machine that has not had that much to give
-MOST_ADDRESSES = 3 << 29  # bytes beyond those of this process: what asks for all memory ends at that
-MOST_WRITTEN = 64 << 20  # bytes of a file
+MAX_ADDRESSES = 3 << 29  # bytes beyond those of this process: what asks for all memory ends at that
+MAX_WRITTEN = 64 << 20  # bytes of a file
 CAPABILITIES = 0x20080522  # the version of capset(2)
 
 
@@ -107,7 +107,7 @@ def _processor_seconds(child: int) -> float:
 
 def _content(file: IO[bytes]) -> str:
     file.seek(0)
-    return file.read(MOST_WRITTEN).decode(errors="surrogateescape")
+    return file.read(MAX_WRITTEN).decode(errors="surrogateescape")
 
 
 def _become(arguments: Sequence[str], folder: Path, out: IO[bytes], err: IO[bytes]) -> NoReturn:
@@ -156,8 +156,8 @@ def _complain_as_usual() -> None:
 
 
 def _limit() -> None:
-    most = psutil.Process().memory_info().vms + MOST_ADDRESSES
-    for kind, bound in ((resource.RLIMIT_AS, most), (resource.RLIMIT_FSIZE, MOST_WRITTEN), (resource.RLIMIT_CORE, 0)):
+    most = psutil.Process().memory_info().vms + MAX_ADDRESSES
+    for kind, bound in ((resource.RLIMIT_AS, most), (resource.RLIMIT_FSIZE, MAX_WRITTEN), (resource.RLIMIT_CORE, 0)):
         with contextlib.suppress(ValueError, OSError):  # a system without it, or with a stricter one
             resource.setrlimit(kind, (bound, bound))
 

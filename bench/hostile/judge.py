@@ -11,8 +11,8 @@ from tinygrad_chat.cli.interruption import SIGNALS
 from tinygrad_chat.errors import TinygradChatError
 
 LONGEST_LINE = 400  # characters
-MOST_OUTPUT = 1 << 20  # characters
-MOST_MEMORY = 200 << 20  # bytes beyond what the same command takes when all is well
+MAX_OUTPUT = 1 << 20  # characters
+MAX_MEMORY = 200 << 20  # bytes beyond what the same command takes when all is well
 
 TRACEBACK = re.compile(r"^(Traceback \(most recent|Exception ignored|Fatal Python error)", re.MULTILINE)
 WARNING = re.compile(r"^.*: \w*Warning: .*", re.MULTILINE)
@@ -51,9 +51,9 @@ def objections(ended: Ended, *, usual_memory: int = 0) -> Iterator[tuple[str, st
         yield "no explanation", f"exit code {ended.code}, last line {ended.err.rstrip()[-80:]!r}"
     for warning in WARNING.findall(ended.err)[:1]:
         yield "warning", re.sub(r"^.*/|:\d+", "", warning)[:120]
-    if ended.memory > usual_memory + MOST_MEMORY:
+    if ended.memory > usual_memory + MAX_MEMORY:
         yield "memory", f"{(ended.memory - usual_memory) >> 20} MiB more"
-    if len(ended.out) + len(ended.err) > MOST_OUTPUT:
+    if len(ended.out) + len(ended.err) > MAX_OUTPUT:
         yield "flood", f"{len(ended.out) + len(ended.err):,} characters"
     judged = ended.err if is_data(ended) else ended.out + "\n" + ended.err
     longest = max(judged.split("\n"), key=len)

@@ -37,7 +37,7 @@ ASKED = {1: 16, 8: 4, 32: 2}
 PROMPT, NEW = 64, 128
 TOLERANCE = 1e-3  # of log-probabilities
 IDLE_SECONDS = 20.0
-MOST_IDLE = 0.01  # of a core
+MAX_IDLE = 0.01  # of a core
 OPTIONS = CONFIGURATIONS["10M"].options
 FLAGS = f"--layers {OPTIONS.layers} --heads {OPTIONS.heads} --width {OPTIONS.width} --context {OPTIONS.context}"
 
@@ -68,7 +68,7 @@ def measure_load(folder: Path, rounds: int, loads: Sequence[int]) -> dict[str, A
     for row in rows:
         if row["engine"] in SERVERS and row["engine"] in alone:
             row["over_one_client"] = row["tokens_per_second"] / alone[row["engine"]]
-    objections = [f"an idle server takes {idle:.1%} of a core"] if idle >= MOST_IDLE else []
+    objections = [f"an idle server takes {idle:.1%} of a core"] if idle >= MAX_IDLE else []
     return {
         "prompt": PROMPT,
         "new": NEW,

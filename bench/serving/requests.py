@@ -13,7 +13,7 @@ import psutil
 from bench.serving.client import Client
 from bench.serving.process import said
 
-MOST_GROWTH = 0.05  # of resident memory, after the first tenth of the requests
+MAX_GROWTH = 0.05  # of resident memory, after the first tenth of the requests
 CONNECTIONS = 8
 
 
@@ -34,7 +34,7 @@ async def measure_requests(port: int, process: psutil.Popen, count: int) -> dict
     for what in ("threads", "open_files", "connections", "open_answers"):
         if last[what] > settled[what]:
             objections.append(f"{what}: {settled[what]} after {settled['requests']} requests, {last[what]} at the end")
-    if growth >= MOST_GROWTH:
+    if growth >= MAX_GROWTH:
         objections.append(f"memory grew by {growth:.1%}")
     return {
         "count": count,

@@ -17,7 +17,7 @@ from tinygrad_chat.autograd import Node
 TOLERANCE = 1e-9
 LARGEST = 100.0  # no number in a graph is larger,
 STEEPEST = 1e3  # no slope of a root that is swept is steeper: so rounding stays far below the tolerance
-MOST_ELEMENTS, MOST_LINES = 24, 40
+MAX_ELEMENTS, MAX_LINES = 24, 40
 
 seeds = st.integers(0, 2**32)
 random_generators = seeds.map(np.random.default_rng)
@@ -122,7 +122,7 @@ class ValueGraphs(RuleBasedStateMachine):
         values = [self.record[line].value for line in lines]
         options = pick(random, op.options(*values))
         value = np.asarray(op.value(*values, **options))
-        if value.size <= MOST_ELEMENTS and np.abs(value).max() <= LARGEST:
+        if value.size <= MAX_ELEMENTS and np.abs(value).max() <= LARGEST:
             self.add(op.run(*self.nodes_of(lines), **options), Step(value, op, tuple(lines), options), name)
 
     def choose_inputs(self, random: np.random.Generator, op: Op) -> list[int]:
@@ -157,7 +157,7 @@ class ValueGraphs(RuleBasedStateMachine):
         self.grow(15)
         self.sweep(data, True)
 
-    @precondition(lambda self: len(self.record) < MOST_LINES)
+    @precondition(lambda self: len(self.record) < MAX_LINES)
     @rule(times=st.integers(1, 8), data=st.data(), keep_graph=mostly)
     def grow_and_sweep(self, times: int, data: Any, keep_graph: bool) -> None:
         self.grow(times)
@@ -249,7 +249,7 @@ class ValueGraphs(RuleBasedStateMachine):
         self.write(leaf, Step(np.array(other)))
         self.check()
 
-    @precondition(lambda self: len(self.record) > MOST_LINES // 2)
+    @precondition(lambda self: len(self.record) > MAX_LINES // 2)
     @rule(random=random_generators)
     def begin_next_graph(self, random: np.random.Generator) -> None:
         """Keep only the leaves and their gradients, and overwrite their numbers in place as an optimiser does."""

@@ -20,7 +20,7 @@ from bench.hostile import child
 from bench.hostile.child import attempt
 from bench.hostile.command_lines import random_command_line
 from bench.hostile.damage import remove
-from bench.hostile.judge import MOST_MEMORY, objections
+from bench.hostile.judge import MAX_MEMORY, objections
 from bench.hostile.material import Material, make_material
 from bench.hostile.parts import PARTS, RESUME, Prepared
 from bench.hostile.trial import Trial, Workshop, digest, prepare, usual_memory
@@ -84,7 +84,7 @@ def _sleep() -> None:
 
 def _take_memory() -> None:
     """Take new pages from the system: freed memory that this process has kept would not be counted again."""
-    with mmap.mmap(-1, MOST_MEMORY + (40 << 20)) as taken:
+    with mmap.mmap(-1, MAX_MEMORY + (40 << 20)) as taken:
         taken[:: mmap.PAGESIZE] = b"x" * (len(taken) // mmap.PAGESIZE)
 
 

@@ -27,7 +27,7 @@ ONE_AT_A_TIME = threading.Lock()  # shared memory and a block's threads are thos
 KERNEL = re.compile(
     r'extern "C" __global__ void (?:__launch_bounds__\([\w, ]+\) )?(\w+)\(([^)]*)\)'
 )  # its name, parameters
-MOST_SHARED = 48 << 10  # bytes of shared memory that a launch may ask for, unless the kernel was told of more
+MAX_SHARED = 48 << 10  # bytes of shared memory that a launch may ask for, unless the kernel was told of more
 _compared: set[str] | None = None  # within both_orders: the kernels that had more than one block
 
 
@@ -156,7 +156,7 @@ class Kernel:
 
     def __init__(self, name: str, run: Any, parameters: Sequence[str]) -> None:
         self.name = name
-        self.max_dynamic_shared_size_bytes = MOST_SHARED
+        self.max_dynamic_shared_size_bytes = MAX_SHARED
         self._run, self._parameters = run, parameters
         run.restype = ctypes.c_char_p
         run.argtypes = [ctypes.c_void_p, ctypes.c_char_p, _Dim3, _Dim3, ctypes.c_size_t, ctypes.c_bool]

@@ -12,7 +12,7 @@ from tests.drawing.graphs import GRAPHS, box_of, diamond, overlapping, parsed, s
 from tinygrad_chat import Tensor, Value, ops
 from tinygrad_chat.autograd.fused import matrix_vector
 from tinygrad_chat.drawing import draw_svg
-from tinygrad_chat.drawing.graph import MOST_NODES, describe, nodes_below, norm_text, number_text, summary
+from tinygrad_chat.drawing.graph import MAX_NODES, describe, nodes_below, norm_text, number_text, summary
 from tinygrad_chat.drawing.layout import Curve, arrange
 from tinygrad_chat.errors import UsageError
 
@@ -195,16 +195,16 @@ def test_a_chain_of_100_000_nodes_is_refused_with_its_number():
     out = Value(0.0)
     for _ in range(50_000):
         out = out + 1
-    with pytest.raises(UsageError, match=f"at most {MOST_NODES} nodes, this has 100,001"):
+    with pytest.raises(UsageError, match=f"at most {MAX_NODES} nodes, this has 100,001"):
         draw_svg(out)
 
 
 @pytest.mark.profile("ci")
 def test_the_largest_graph_is_drawn():
     out = x = Value(1.0)
-    for _ in range(MOST_NODES - 1):
+    for _ in range(MAX_NODES - 1):
         out = out + x
-    assert len(parsed(draw_svg(out))[0]) == MOST_NODES
+    assert len(parsed(draw_svg(out))[0]) == MAX_NODES
     with pytest.raises(UsageError):
         draw_svg(out + x)
 
@@ -214,7 +214,7 @@ def test_a_notebook_shows_values_before_and_after_backward_and_large_ones_as_a_l
     assert root._repr_svg_() == draw_svg(root)  # pyright: ignore[reportAttributeAccessIssue]
     root.backward()
     assert root._repr_svg_() == draw_svg(root)  # pyright: ignore[reportAttributeAccessIssue]
-    large = sum((Value(k) for k in range(MOST_NODES)), Value(0.0))
+    large = sum((Value(k) for k in range(MAX_NODES)), Value(0.0))
     notice = large._repr_svg_()  # pyright: ignore[reportAttributeAccessIssue]
     assert parsed(notice) == ({}, [])
     assert "this has 801; draw a smaller part" in notice

@@ -195,7 +195,7 @@ def test_what_was_submitted_is_trained_nowhere_else(ablation: Ablation, tmp_path
 def test_arrays_are_no_longer_than_slurm_takes(
     ablation: Ablation, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(submission, "MOST_IN_AN_ARRAY", 1)
+    monkeypatch.setattr(submission, "MAX_IN_AN_ARRAY", 1)
     list(submit(ablation, tmp_path, detach=True))
     assert cluster.arrays == [NAMES[:1], NAMES[1:]]
 

@@ -158,7 +158,7 @@ def test_whatever_else_comes_is_told_in_one_line(status: int, answer: bytes, tol
 
 
 def test_what_has_no_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(remote, "MOST_BYTES", 1000)
+    monkeypatch.setattr(remote, "MAX_BYTES", 1000)
     long = stream({"content": "x" * 2000})
     refused = json.dumps({"error": {"message": "no", "more": "x" * 2000}}).encode()
     for status, answer, told in ((200, long, "not valid JSON"), (400, refused, "refused with status 400")):

@@ -163,7 +163,7 @@ def test_what_does_not_fit_is_refused_in_one_line_and_little_memory(name: str, t
 
 
 def test_texts_of_all_lists_together_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "MOST_TEXTS", 3)
+    monkeypatch.setattr(module, "MAX_TEXTS", 3)
     write_gguf(tmp_path / "a", {"a": ["x", "y"], "b": ["z"]}, {}, {})
     read_gguf(tmp_path / "a")
     write_gguf(tmp_path / "b", {"a": ["x", "y"], "b": ["z", "z"]}, {}, {})

@@ -43,7 +43,7 @@ def draw(T, S, *, heads=4, shared=2, D=3):
 @pytest.mark.parametrize(("T", "S"), [(64, 64), (65, 65), (130, 130), (1, 90), (70, 150)])
 @pytest.mark.parametrize("kernel_set", KERNEL_SETS)
 def test_blocks_join_seamlessly(kernel_set, T, S, window, most_kept, monkeypatch):
-    monkeypatch.setattr(kernel, "MOST_KEPT", most_kept)
+    monkeypatch.setattr(kernel, "MAX_KEPT", most_kept)
     with kernels_of(kernel_set):
         expect_reference(draw(T, S), heads=4, window=window)
 
@@ -54,7 +54,7 @@ def test_blocks_join_seamlessly(kernel_set, T, S, window, most_kept, monkeypatch
 @pytest.mark.parametrize("kernel_set", KERNEL_SETS)
 def test_where_one_key_has_all_the_weight_no_score_has_a_gradient(kernel_set, T, D, dtype, most_kept, monkeypatch):
     """However long the key: not a rounding error times it, as where `along` is taken from d_out and out."""
-    monkeypatch.setattr(kernel, "MOST_KEPT", most_kept)
+    monkeypatch.setattr(kernel, "MAX_KEPT", most_kept)
     query, key, value = (array.astype(dtype) for array in draw(T, T, heads=2, D=D))
     key *= 1e8
     assert ((attention_weights(query, key, heads=2) == 0).sum(axis=-1) == T - 1).all()
@@ -80,7 +80,7 @@ def test_blocks_are_right_in_float32_and_at_every_length_of_block(kernel_set, T,
 @pytest.mark.parametrize(("T", "S"), [(65, 65), (kernel.LONG + 88, kernel.LONG + 88), (1, 90), (70, 150)])
 @pytest.mark.parametrize("kernel_set", KERNEL_SETS)
 def test_documents_begin_and_end_anywhere_in_a_block(kernel_set, T, S, window, most_kept, monkeypatch):
-    monkeypatch.setattr(kernel, "MOST_KEPT", most_kept)
+    monkeypatch.setattr(kernel, "MAX_KEPT", most_kept)
     begins = np.random.default_rng(1).random((2, S)) < 0.03
     starts = np.maximum.accumulate(np.where(begins, np.arange(S), 0), axis=1)[:, S - T :]
     with kernels_of(kernel_set):

@@ -442,7 +442,7 @@ def test_overwritten_logits_hold_their_gradient(device: Backend, real: str, fact
 
 def test_a_rule_of_the_loss_that_is_asked_twice_says_the_same(device: Backend, monkeypatch: pytest.MonkeyPatch):
     """Also where there are more logits than all threads scale at once."""
-    monkeypatch.setattr(cross_entropy, "MOST_CHUNKS", 1)
+    monkeypatch.setattr(cross_entropy, "MAX_CHUNKS", 1)
     logits, targets = moved(device, drawn(5, 1000), np.float32), device.xp.asarray(random.integers(0, 1000, 5))
     _, rule = load_kernels("cuda")[ops.cross_entropy](logits, targets)
     once, again, half = (device.to_host(rule(device.xp.asarray(np.float32(d)))[0]) for d in (3, 3, 1.5))

@@ -55,7 +55,7 @@ def test_a_matrix_is_transposed_by_blocks(S: int, D: int):
 @pytest.mark.parametrize(("T", "S"), [(2, 2), (16, 16), (65, 65), (130, 130), (3, 90), (70, 150)])
 @pytest.mark.parametrize("D", [16, 80])
 def test_every_query_sees_what_the_reference_sees(D, T, S, options, most_kept, monkeypatch):
-    monkeypatch.setattr(tiled, "MOST_KEPT", most_kept)
+    monkeypatch.setattr(tiled, "MAX_KEPT", most_kept)
     with kernels_of("numba"):
         expect_reference(draw(T, S, D=D), dtype=np.float32, tolerance=3e-5, heads=4, **options)
 
@@ -65,7 +65,7 @@ def test_every_query_sees_what_the_reference_sees(D, T, S, options, most_kept, m
 @pytest.mark.parametrize("window", [None, 20])
 @pytest.mark.parametrize(("T", "S"), [(65, 65), (70, 150)])
 def test_documents_begin_anywhere(T, S, window, most_kept, monkeypatch):
-    monkeypatch.setattr(tiled, "MOST_KEPT", most_kept)
+    monkeypatch.setattr(tiled, "MAX_KEPT", most_kept)
     positions = np.arange(S - T, S)
     starts = np.stack([positions - positions % 7, np.where(positions < S - 9, 0, S - 9)])
     with kernels_of("numba"):

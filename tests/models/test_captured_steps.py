@@ -34,7 +34,7 @@ from tinygrad_chat.runs.lookup import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
 
 pytestmark = needs_compiler
-V, CONTEXT, MOST_ROWS = 19, 24, 4
+V, CONTEXT, MAX_ROWS = 19, 24, 4
 SMALL: dict[str, Any] = {"layers": 2, "heads": 2, "width": 16, "context": CONTEXT}
 DOCUMENTS = {"document_mask": True, "document_token": 0}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -78,7 +78,7 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[tape.Tape]:
 
 
 def shared_rows(model: GPT, prefix_bytes: int = 0) -> SharedRows:
-    rows = rows_of(model, MOST_ROWS, cached=True, prefix_bytes=prefix_bytes)
+    rows = rows_of(model, MAX_ROWS, cached=True, prefix_bytes=prefix_bytes)
     assert isinstance(rows, SharedRows)
     return rows
 

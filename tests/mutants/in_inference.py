@@ -68,7 +68,7 @@ FAULTS = {
         "rows are in the order of the prompts": ("return order, array_module", "return sorted(order), array_module"),
         "a batch has no bound": ("(len(batch) + 1) * most > most_tokens", "False"),
         "short prompts are read with long ones": ("most - prompt.new > PASS + prompt.new // 2", "False"),
-        "int8 is read in batches": ("0 if self._model.batch_invariant else MOST_TOKENS", "MOST_TOKENS"),
+        "int8 is read in batches": ("0 if self._model.batch_invariant else MAX_TOKENS", "MAX_TOKENS"),
         "padding stands behind a prompt": (
             "[PADDING] * (columns - len(tokens)) + list(tokens)",
             "list(tokens) + [PADDING] * (columns - len(tokens))",
@@ -112,8 +112,8 @@ FAULTS = {
             "http.client.HTTPConnection",
         ),
         "the name in a URL is shown": ("parts.netloc.rpartition('@')[2]", "parts.netloc"),
-        "a line has no end": ("response.readline(MOST_BYTES)", "response.readline()"),
-        "a refusal has no end": ("refusal = response.read(MOST_BYTES)", "refusal = response.read()"),
+        "a line has no end": ("response.readline(MAX_BYTES)", "response.readline()"),
+        "a refusal has no end": ("refusal = response.read(MAX_BYTES)", "refusal = response.read()"),
         "an answer that is stopped is read on": ("each.shutdown(socket.SHUT_RDWR)", "pass"),
         "an answer that broke off is an answer": (
             'raise UsageError(f"{self.url}: the answer was cut off")',

@@ -28,7 +28,7 @@ FAULTS = {
         "one array may lie over another": ("if offset != due or", "if"),
         "an array may reach beyond the file": ("or begin + due + length > len(self._content):", "or False:"),
         "a key may stand there twice": ("if key in metadata:", "if False:"),
-        "lists of texts have no bound": ("if self._texts > MOST_TEXTS:", "if False:"),
+        "lists of texts have no bound": ("if self._texts > MAX_TEXTS:", "if False:"),
         "a text may be longer than what is left": ("if length > end - at:", "if False:"),
         "one part of several is taken for the whole": ("not in (0, 1):", "not in (0, 1, 3):"),
     },

@@ -7,7 +7,7 @@ FAULTS = {
         "any name is this machine's": ("host and not _is_this_machine(host)", "False"),
         "pages of any origin may ask": ("if origin is not None and", "if False and"),
         "any key opens": ('not hmac.compare_digest(sent.encode("utf-8", "replace"), key.encode())', "not sent"),
-        "a body in chunks has no bound": ("if len(body) > MOST_BODY:", "if False:"),
+        "a body in chunks has no bound": ("if len(body) > MAX_BODY:", "if False:"),
     },
     "serving/engine_requests.py": {
         "what the model's makers say comes before what is asked": (

@@ -149,10 +149,10 @@ FAULTS = {
     },
     "text/split.py": {
         "a document is held out more often than not": ("* HELD_OUT < 1 << 64", "* HELD_OUT > 1 << 64"),
-        "few documents are enough": ("documents >= LEAST_DOCUMENTS", "documents >= 1"),
+        "few documents are enough": ("documents >= MIN_DOCUMENTS", "documents >= 1"),
         "one document may tip the scales": (
-            "DOCUMENTS if documents >= LEAST_DOCUMENTS and even",
-            "DOCUMENTS if documents >= LEAST_DOCUMENTS",
+            "DOCUMENTS if documents >= MIN_DOCUMENTS and even",
+            "DOCUMENTS if documents >= MIN_DOCUMENTS",
         ),
     },
     "text/shares.py": {
@@ -190,7 +190,7 @@ FAULTS = {
             "(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)",
             "(status.st_size,)",
         ),
-        "stores in use are removed": ("number >= MOST_STORES) and not in_use(folder)", "number >= MOST_STORES)"),
+        "stores in use are removed": ("number >= MAX_STORES) and not in_use(folder)", "number >= MAX_STORES)"),
         "the newest store is removed first": ("st_mtime_ns, reverse=True)", "st_mtime_ns)"),
     },
     "text/learning.py": {

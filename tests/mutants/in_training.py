@@ -101,7 +101,7 @@ FAULTS = {
             "    write_checkpoint(run, temporary=True, marks=marks)\n",
             "    run.folder.lines.go_on(marks, step)\n    write_checkpoint(run, temporary=True, marks=marks)\n",
         ),
-        "there is a rollback more": ("len(rollbacks) < MOST_ROLLBACKS", "len(rollbacks) <= MOST_ROLLBACKS"),
+        "there is a rollback more": ("len(rollbacks) < MAX_ROLLBACKS", "len(rollbacks) <= MAX_ROLLBACKS"),
     },
     "runs/checkpoint.py": {
         "a checkpoint that cannot be read is damaged": ("NotADirectoryError, UnfitFileError)", "OSError)"),

@@ -100,7 +100,7 @@ BODIES = {
     "a number of many digits": (b'{"messages": [], "seed": ' + b"9" * 9999 + b"}", 400),
     "depth": (b'{"messages": ' + b"[" * 100_000, 400),
     "depth of what is passed over": (b'{"messages": [], "x": ' + b"[" * 500 + b"]" * 500 + b"}", 400),
-    "length": (b" " * (limits.MOST_BODY + 1), 413),
+    "length": (b" " * (limits.MAX_BODY + 1), 413),
 }
 
 

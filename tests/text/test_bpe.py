@@ -244,7 +244,7 @@ def test_a_character_streams_once_it_is_certain():
 
 
 def test_words_are_remembered_and_not_without_end(monkeypatch):
-    monkeypatch.setattr("tinygrad_chat.text.tokenizers.bpe.MOST_KEPT", 10)
+    monkeypatch.setattr("tinygrad_chat.text.tokenizers.bpe.MAX_KEPT", 10)
     tokenizer = BPETokenizer.from_state(trained().state())
     text = words(random.Random(3), 200)
     assert tokenizer.encode(text).tolist() == trained().encode(text).tolist()

@@ -134,7 +134,7 @@ def test_each_is_made_once_and_it_is_told_how_much_there_is(
 
 def test_more_text_than_counts_is_read_here(started: Callable[..., list[Process]], monkeypatch: pytest.MonkeyPatch):
     started(9)
-    monkeypatch.setattr(learning, "MOST_LEARNED", 1000)
+    monkeypatch.setattr(learning, "MAX_LEARNED", 1000)
     assert learning._learned_side_by_side([open_corpus("self")], VOCABULARY, "nanochat", "auto", None) is None
 
 

@@ -301,13 +301,13 @@ def test_the_cache_keeps_what_was_used_last_and_what_is_in_use(
         os.utime(folder / "metadata.json", (number, number))
     open_data(str(paths[1]), "bytes")  # the last to be used
     size = sum(file.stat().st_size for file in folders[1].iterdir())
-    monkeypatch.setattr(token_cache, "MOST_BYTES", int(2.5 * size))
+    monkeypatch.setattr(token_cache, "MAX_BYTES", int(2.5 * size))
     open_data(str(paths[4]), "bytes")
     assert {number for number, folder in folders.items() if folder.exists()} == {0, 1}
     assert len(stores(cache)) == 3
     assert bytes(held.tokens[1:].tolist()) == paths[0].read_bytes()
-    monkeypatch.setattr(token_cache, "MOST_STORES", 1)
-    monkeypatch.setattr(token_cache, "MOST_CORPORA", 2)
+    monkeypatch.setattr(token_cache, "MAX_STORES", 1)
+    monkeypatch.setattr(token_cache, "MAX_CORPORA", 2)
     del held
     open_data(str(paths[2]), "bytes")
     assert len(stores(cache)) == 1

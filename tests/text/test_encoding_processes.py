@@ -196,4 +196,4 @@ def test_processes_are_for_slow_tokenizers_and_long_texts(monkeypatch: pytest.Mo
     sizes = (0, 2 * module.BYTES_EACH - 1, 2 * module.BYTES_EACH, 4 * module.BYTES_EACH, 1 << 40)
     assert [how_many_processes(NUMBERS, size) for size in sizes] == [1, 1, 2, 4, 5]
     monkeypatch.setattr(os, "cpu_count", lambda: 192)
-    assert how_many_processes(NUMBERS, 1 << 40) == module.MOST_PROCESSES
+    assert how_many_processes(NUMBERS, 1 << 40) == module.MAX_PROCESSES

@@ -74,7 +74,7 @@ def test_where_nothing_can_be_kept_it_is_learned_all_the_same(path: Path):
 
 
 def test_old_ones_make_room(path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(learning, "MOST_KEPT", 2)
+    monkeypatch.setattr(learning, "MAX_KEPT", 2)
     for vocabulary in range(266, 271):
         learned(path, vocabulary=vocabulary)
     assert len(list((path.parent / "cache" / "tokenizers").iterdir())) == 2

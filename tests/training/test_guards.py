@@ -191,7 +191,7 @@ def test_a_run_that_cannot_get_past_its_failure_stops(start: Start, monkeypatch:
     rolled_back: list[int] = []
     with pytest.raises(DivergedError, match="step 3: the loss is nan"):
         rolled_back.extend(event.step for event in train(run) if isinstance(event, RolledBack))
-    assert rolled_back == [2] * rollback.MOST_ROLLBACKS
+    assert rolled_back == [2] * rollback.MAX_ROLLBACKS
 
 
 @pytest.mark.parametrize("every", [1, 2, 3])

@@ -37,7 +37,7 @@ _PLACES = {"grad_norm": 3, "tokens_per_second": 0}
 
 _BESIDE_A_BAR = ("step", "loss", "reward", "val_reward", "val_loss", "val_bpb", "tokens_per_second")
 
-MOST_COMMANDS = 2
+MAX_COMMANDS = 2
 INDENT = "  "
 EXCERPT = 3  # lines of a sample that stay above a bar
 COUNTED = {"merging": "pairs", "evaluating": "tokens", "answering": "problems", "making": "conversations"}
@@ -293,5 +293,5 @@ def summarize(run: Run, ended: Ended) -> list[tuple[str, str]]:
         lines.append((f"no report: {ended.trouble}", ""))
     else:
         lines.append((f"report: {page}", f"link {real_path(page).as_uri()}"))
-    commands = [f"{INDENT}{command}" for _, command in report.commands[:MOST_COMMANDS]]
+    commands = [f"{INDENT}{command}" for _, command in report.commands[:MAX_COMMANDS]]
     return [*lines, *((text, "") for text in (["next:", *commands] if commands else []))]

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 COLOURS = ("black on bright_blue", "black on bright_green", "black on bright_magenta", "black on bright_yellow")
 """For the pieces of a text in turn, so that neighbours differ."""
-LEAST_SECONDS = 0.2  # of encoding, for a measurement of its speed
+MIN_SECONDS = 0.2  # of encoding, for a measurement of its speed
 LONGEST = 64 << 20  # bytes of standard input
-MOST_COMPARED = 4 << 20  # bytes of a corpus to compare tokenizers on
+MAX_COMPARED = 4 << 20  # bytes of a corpus to compare tokenizers on
 
 app = typer.Typer(
     cls=Group,
@@ -83,7 +83,7 @@ def train(
     from tinygrad_chat.cli.display import open_amount
     from tinygrad_chat.files import user_path
     from tinygrad_chat.text.corpora import open_corpus, settle_source
-    from tinygrad_chat.text.learning import MOST_LEARNED, some_documents
+    from tinygrad_chat.text.learning import MAX_LEARNED, some_documents
     from tinygrad_chat.text.tokenizers.bpe_training import HUGGING_FACE, train_bpe
     from tinygrad_chat.text.tokenizers.files import write_tokenizer
 
@@ -96,7 +96,7 @@ def train(
             raise DataError(f"--data {corpus.name}: is empty; expected text to train on")
         for note in corpus.notes:
             say(note)
-        documents, most = corpus.documents(any_bytes=True), MOST_LEARNED if trainer == "python" else sys.maxsize
+        documents, most = corpus.documents(any_bytes=True), MAX_LEARNED if trainer == "python" else sys.maxsize
         if corpus.size() > most:
             say(f"the first {memory_size(most)} are used; --trainer rustbpe uses all")
         made = train_bpe(
@@ -192,7 +192,7 @@ def compare(
             opened["bpe"] = learn_tokenizer([corpus], progress=progress)
     for note in corpus.notes:
         say(note)
-    texts = ["".join(document) for document in some_documents(corpus.documents(any_bytes=True), MOST_COMPARED)]
+    texts = ["".join(document) for document in some_documents(corpus.documents(any_bytes=True), MAX_COMPARED)]
     size = sum(len(text.encode("utf-8", "surrogateescape")) for text in texts)
     if not size:
         raise DataError(f"--data {corpus.name}: is empty; expected a text to encode")
@@ -201,7 +201,7 @@ def compare(
     rows = []
     for name in tokenizers:
         began, rounds, tokens = time.perf_counter(), 0, 0
-        while rounds == 0 or time.perf_counter() - began < LEAST_SECONDS:
+        while rounds == 0 or time.perf_counter() - began < MIN_SECONDS:
             tokens = sum(len(opened[name].encode(text)) for text in texts)
             rounds += 1
         speed = rounds * size / (time.perf_counter() - began) / 1e6

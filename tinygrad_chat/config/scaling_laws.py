@@ -22,9 +22,9 @@ CONTEXT = 256  # upstream's 2048 needs longer documents and more compute than a 
 TOKENS_PER_PARAMETER = 12.0
 
 REFERENCE_DEPTH, REFERENCE_BATCH, REFERENCE_WIDTH = 12, 2**19, 768  # upstream tuned its rates at these; batch in tokens
-MOST_ROWS, FEWEST_ROWS = 32, 16  # rows of each micro-batch
+MAX_ROWS, FEWEST_ROWS = 32, 16  # rows of each micro-batch
 LAST_RATE = 0.05
-MOST_DECAY = 0.5  # largest share of a weight that decays per step; the law, made for wide models, can exceed 1
+MAX_DECAY = 0.5  # largest share of a weight that decays per step; the law, made for wide models, can exceed 1
 
 TRAINING: dict[str, Any] = {
     "optimizer": "muon",
@@ -77,11 +77,11 @@ def settings_of_depth(chosen: Mapping[str, Any], vocabulary: int) -> dict[str, A
         "depth": depth,
         "tokens_per_parameter": ratio,
         "batch_size": rows,
-        "grad_accumulation": next((rows // n for n in range(MOST_ROWS, FEWEST_ROWS - 1, -1) if rows % n == 0), 1),
+        "grad_accumulation": next((rows // n for n in range(MAX_ROWS, FEWEST_ROWS - 1, -1) if rows % n == 0), 1),
         "steps": min(max(1, tokens // batch), UNBOUNDED),
         "lr": rate,
         **(rates if chosen.get("optimizer", "muon") == "muon" else {}),
-        "weight_decay": min(0.28 * by_batch * reference_tokens / tokens, MOST_DECAY / rate),
+        "weight_decay": min(0.28 * by_batch * reference_tokens / tokens, MAX_DECAY / rate),
         "min_lr": LAST_RATE * rate,
     }
 

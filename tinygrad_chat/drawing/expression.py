@@ -12,7 +12,7 @@ from typing import Any
 
 from tinygrad_chat.autograd import Value
 from tinygrad_chat.autograd.value import constant
-from tinygrad_chat.drawing.graph import MOST_NODES, nodes_below, number_text
+from tinygrad_chat.drawing.graph import MAX_NODES, nodes_below, number_text
 from tinygrad_chat.errors import UsageError
 
 FUNCTIONS: dict[str, Callable[[Value], Value]] = {
@@ -49,9 +49,9 @@ class Expression:
             reason = error.msg if isinstance(error, SyntaxError) else "nested too deeply or not text"
             raise UsageError(f"expression: expected a formula such as 'tanh(a*b + c)' ({reason})") from error
         parts = sum(isinstance(node, ast.expr) for node in ast.walk(self._tree))
-        if parts > MOST_NODES:
+        if parts > MAX_NODES:
             raise UsageError(
-                f"expression: expected at most {MOST_NODES} names, numbers and operations, received {parts}"
+                f"expression: expected at most {MAX_NODES} names, numbers and operations, received {parts}"
             )
         self._check(self._tree)
         called = {id(node.func) for node in ast.walk(self._tree) if isinstance(node, ast.Call)}

@@ -13,7 +13,7 @@ from tinygrad_chat.autograd.sweep import RELEASED
 from tinygrad_chat.backend import to_host
 from tinygrad_chat.errors import UsageError
 
-MOST_NODES = 400
+MAX_NODES = 400
 """A picture with more boxes is unreadable."""
 
 LEAF, CONSTANT = "leaf", "constant"
@@ -50,7 +50,7 @@ class Record:
 def nodes_below(root: Node) -> list[Node]:
     """Return `root` and everything it was computed from, oldest first.
 
-    Raises UsageError for more than MOST_NODES, and for a graph that a backward pass has released.
+    Raises UsageError for more than MAX_NODES, and for a graph that a backward pass has released.
     """
     found = {root.birth: root}
     waiting = [root]
@@ -62,8 +62,8 @@ def nodes_below(root: Node) -> list[Node]:
             if parent.birth not in found:
                 found[parent.birth] = parent
                 waiting.append(parent)
-    if len(found) > MOST_NODES:
-        raise UsageError(f"graph: expected at most {MOST_NODES} nodes, this has {len(found):,}; draw a smaller part")
+    if len(found) > MAX_NODES:
+        raise UsageError(f"graph: expected at most {MAX_NODES} nodes, this has {len(found):,}; draw a smaller part")
     return [found[birth] for birth in sorted(found)]
 
 

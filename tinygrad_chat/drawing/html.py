@@ -16,7 +16,7 @@ from tinygrad_chat.pages import Markup, json_data, render
 def draw_html(root: Node, names: Mapping[int, str] | None = None, *, title: str = "graph") -> Markup:
     """Return a page with the graph below `root` and a stepper through its backward pass.
 
-    `names` labels nodes by their `birth`. Raises UsageError for more than MOST_NODES nodes, and if `root` is an array
+    `names` labels nodes by their `birth`. Raises UsageError for more than MAX_NODES nodes, and if `root` is an array
     of several elements from which no backward pass has started.
     """
     steps = replay(root)

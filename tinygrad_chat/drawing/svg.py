@@ -18,7 +18,7 @@ TITLE_HEIGHT = 27.0
 ROW_HEIGHT = 17.0
 OPERAND_HEIGHT = 15.0  # keeps arrows apart where an op has many parents
 FEWEST_CHARACTERS = 14  # boxes of the same width look calmer
-MOST_CHARACTERS = 40
+MAX_CHARACTERS = 40
 ARROW = 7.0
 
 _SIGNS = {"*": "\N{MULTIPLICATION SIGN}", "-": "\N{MINUS SIGN}", "/": "\N{DIVISION SIGN}"}
@@ -27,7 +27,7 @@ _SIGNS = {"*": "\N{MULTIPLICATION SIGN}", "-": "\N{MINUS SIGN}", "/": "\N{DIVISI
 def draw_svg(root: Node, names: Mapping[int, str] | None = None) -> Markup:
     """Return the graph below `root` as SVG, leaves on the left, with the gradients that it has.
 
-    `names` labels nodes by their `birth`. Raises UsageError for more than MOST_NODES nodes.
+    `names` labels nodes by their `birth`. Raises UsageError for more than MAX_NODES nodes.
     """
     return svg_of(describe(root, names))
 
@@ -83,7 +83,7 @@ def _title(record: Record) -> str:
         return record.value
     sign = "" if record.kind == LEAF else _SIGNS.get(record.kind, record.kind)
     title = "".join(letter if letter.isprintable() else "?" for letter in f"{sign}  {record.label}".strip()) or LEAF
-    return title if len(title) <= MOST_CHARACTERS else f"{title[: MOST_CHARACTERS - 1]}…"
+    return title if len(title) <= MAX_CHARACTERS else f"{title[: MAX_CHARACTERS - 1]}…"
 
 
 def _rows(record: Record) -> list[tuple[str, str]]:

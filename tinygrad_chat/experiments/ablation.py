@@ -20,7 +20,7 @@ from tinygrad_chat.training.facts import resolve_with_facts
 Choices = dict[str, Any]
 """A value for each setting that is varied."""
 
-MOST_RUNS = 10_000
+MAX_RUNS = 10_000
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Ablation:
 
     def __post_init__(self) -> None:
         cells = math.prod(map(len, self.varied.values()))
-        if cells * self.seeds > MOST_RUNS:
+        if cells * self.seeds > MAX_RUNS:
             raise UsageError(
-                f"--seeds: expected at most {MOST_RUNS:,} runs in all, received {count(cells, 'cell')} with "
+                f"--seeds: expected at most {MAX_RUNS:,} runs in all, received {count(cells, 'cell')} with "
                 f"{count(self.seeds, 'seed')} each; vary fewer settings, or choose fewer --seeds"
             )
 

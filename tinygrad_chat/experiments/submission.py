@@ -31,8 +31,8 @@ from tinygrad_chat.text.download import Progress as Reading
 CLUSTERS = ("slurm", "local")
 """Where runs may be submitted; local: submitit's own local processes, to try a command."""
 
-MOST_IN_AN_ARRAY = 1000  # Slurm's default limit
-MOST_STARTS = 100  # of a run that reaches its time limit: each continues where the previous one stopped
+MAX_IN_AN_ARRAY = 1000  # Slurm's default limit
+MAX_STARTS = 100  # of a run that reaches its time limit: each continues where the previous one stopped
 MINUTES_OF_A_WEEK = 7 * 24 * 60  # the time limit of a job on this machine
 POLL = 1.0  # seconds between checks on the jobs
 SIGNAL_EXIT_BASE = 128  # exit codes above it are 128 + a signal's number
@@ -142,7 +142,7 @@ def run_submitted(
         }
         new = [run for run in unfinished if run.name not in jobs]
         read_texts(new, progress=progress)  # tokenized here once, instead of by each job
-        for part in (new[start : start + MOST_IN_AN_ARRAY] for start in range(0, len(new), MOST_IN_AN_ARRAY)):
+        for part in (new[start : start + MAX_IN_AN_ARRAY] for start in range(0, len(new), MAX_IN_AN_ARRAY)):
             added = _submit(executor, part, confirmed)
             jobs |= {run.name: job for run, job in zip(part, added, strict=True)}
             write_submitted(folder, cluster, {name: job.job_id for name, job in jobs.items()})
@@ -168,12 +168,12 @@ def run_submitted(
 def _open_executor(
     submitit: Any, folder: Path, cluster: str, options: Mapping[str, str], most_at_once: int | None
 ) -> Any:
-    executor = submitit.AutoExecutor(folder / "submitted", cluster=cluster, slurm_max_num_timeout=MOST_STARTS)
+    executor = submitit.AutoExecutor(folder / "submitted", cluster=cluster, slurm_max_num_timeout=MAX_STARTS)
     cpus = options.get("cpus_per_task")
     executor.update_parameters(
         name="tgc-ablate",
         timeout_min=minutes_of(options["time"]) if "time" in options else MINUTES_OF_A_WEEK,
-        slurm_array_parallelism=most_at_once or MOST_IN_AN_ARRAY,
+        slurm_array_parallelism=most_at_once or MAX_IN_AN_ARRAY,
         slurm_srun_args=[f"--cpus-per-task={cpus}"] if cpus else [],  # srun does not inherit it from sbatch
         slurm_additional_parameters={name: value for name, value in options.items() if name != "time"},
     )

@@ -24,7 +24,7 @@ from tinygrad_chat.text.conversations.conversation import USER
 
 TIMEOUT = 600.0  # the timeout of connecting and reading, in seconds
 POLL_EVERY = 0.1  # seconds between checks for a request to stop
-MOST_BYTES = 1 << 20  # of a line of a stream, or of any other response
+MAX_BYTES = 1 << 20  # of a line of a stream, or of any other response
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class RemoteServer:
     def first_model(self) -> str:
         """Return the id of the server's first model. Raises UsageError if there is none, and as `ask` does."""
         with contextlib.closing(self._connection()) as connection, self.ask(connection, "/models", None) as response:
-            content = response.read(MOST_BYTES)
+            content = response.read(MAX_BYTES)
         found = parse_json(content, _Models, source=f"{self.url}/models").data
         if not found:
             raise UsageError(f"{self.url}: has no model")
@@ -98,7 +98,7 @@ class RemoteServer:
             if response.status == 200:
                 return response
             with response:
-                refusal = response.read(MOST_BYTES)
+                refusal = response.read(MAX_BYTES)
         except (OSError, http.client.HTTPException) as error:
             self._gone(error)
         raise UsageError(f"{self.url}: {_reason(refusal, response.status)}")
@@ -114,7 +114,7 @@ class RemoteServer:
                     connection.connect()
                     connections.append(connection.sock)
                     with self.ask(connection, "/chat/completions", body) as response:
-                        while line := response.readline(MOST_BYTES):
+                        while line := response.readline(MAX_BYTES):
                             lines.put(line)
                 lines.put(b"")
             except Exception as error:

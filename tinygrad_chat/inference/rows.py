@@ -15,7 +15,7 @@ from tinygrad_chat.nn import KeyValueCache
 
 Prompt = tuple[int, ...]
 
-MOST_TOKENS = 1024
+MAX_TOKENS = 1024
 """Most tokens, padding included, in one prefill batch: larger batches are no faster and need more memory."""
 PASS = 8
 """One more forward pass takes as long as reading this many tokens."""
@@ -101,7 +101,7 @@ class SharedRows:
         unread = [Unread(tokens, self._prefixes.longest(tokens)) for tokens in places if tokens not in known]
         rows: list[Prompt] = []
         logits: list[Any] = []
-        for batch in batches(unread, most_tokens=0 if self._model.batch_invariant else MOST_TOKENS):
+        for batch in batches(unread, most_tokens=0 if self._model.batch_invariant else MAX_TOKENS):
             logits.append(self._read_together(batch))
             rows += (each.tokens for each in batch)
         for row, (tokens, found) in enumerate(zip(rows, itertools.chain(*logits), strict=True), first):

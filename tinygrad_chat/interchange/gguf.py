@@ -29,10 +29,10 @@ from tinygrad_chat.runs.stored import StoredArray
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 LARGEST_HEADER = 64 << 20  # bytes; a vocabulary of 256,000 tokens with its merges takes a quarter of this
-MOST_TENSORS = 1 << 16
-MOST_KEYS = 1 << 12
-MOST_TEXTS = 1 << 21  # strings in all lists of a header: each has an overhead of some fifty bytes
-MOST_DIMENSIONS = 4
+MAX_TENSORS = 1 << 16
+MAX_KEYS = 1 << 12
+MAX_TEXTS = 1 << 21  # strings in all lists of a header: each has an overhead of some fifty bytes
+MAX_DIMENSIONS = 4
 LONGEST_NAME = 1 << 10  # bytes
 ALIGNMENT = 32  # bytes, if a file does not state it
 
@@ -110,7 +110,7 @@ class _Header:
         if version not in VERSIONS:
             swapped = "; its bytes are in big-endian order" if version >> 16 else ""
             raise self._unfit(f"expected version {' or '.join(map(str, VERSIONS))}, received {version}{swapped}")
-        tensors, keys = self._count("tensors", MOST_TENSORS), self._count("keys", MOST_KEYS)
+        tensors, keys = self._count("tensors", MAX_TENSORS), self._count("keys", MAX_KEYS)
         metadata: dict[str, Any] = {}
         for _ in range(keys):
             key = self._name("key")
@@ -129,8 +129,8 @@ class _Header:
         """Return the name, shape, type and offset of the next tensor."""
         name = self._name("tensor")
         dimensions = self._number("<I")
-        if not 1 <= dimensions <= MOST_DIMENSIONS:
-            raise self._unfit(f"{short_repr(name)}: expected 1 to {MOST_DIMENSIONS} dimensions, received {dimensions}")
+        if not 1 <= dimensions <= MAX_DIMENSIONS:
+            raise self._unfit(f"{short_repr(name)}: expected 1 to {MAX_DIMENSIONS} dimensions, received {dimensions}")
         shape = tuple(self._number("<Q") for _ in range(dimensions))[::-1]
         number, offset = self._number("<I"), self._number("<Q")
         kind = TYPES.get(number)
@@ -173,8 +173,8 @@ class _Header:
             raise self._unfit(f"{short_repr(key)}: expected a list of texts or numbers, received one of type {of}")
         self._expect(8 * length)
         self._texts += length
-        if self._texts > MOST_TEXTS:
-            raise self._unfit(f"expected at most {MOST_TEXTS:,} texts, received more")
+        if self._texts > MAX_TEXTS:
+            raise self._unfit(f"expected at most {MAX_TEXTS:,} texts, received more")
         return list(self._many_texts(length))
 
     def _many_texts(self, count: int) -> Iterator[str]:

@@ -26,7 +26,7 @@ from tinygrad_chat.schema import read_json
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 GENERATION, TEMPLATE = "generation_config.json", "chat_template.jinja"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-MOST_SHARDS = 1 << 10
+MAX_SHARDS = 1 << 10
 LARGEST_INDEX = 32 << 20  # bytes
 SHARD = re.compile(r"[\w-][\w.-]{0,200}\.safetensors", re.ASCII)
 
@@ -91,8 +91,8 @@ def expect_layers(config: Mapping[str, Any], arrays: Collection[str]) -> None:
 def _sharded(folder: Path) -> dict[str, StoredArray]:
     places = read_json(folder / INDEX, Index, source=INDEX, most=LARGEST_INDEX, follow=True)["weight_map"]
     shards = sorted(set(places.values()))
-    if len(shards) > MOST_SHARDS:
-        raise FormatError(f"{INDEX}: expected at most {MOST_SHARDS:,} files, received {len(shards):,}")
+    if len(shards) > MAX_SHARDS:
+        raise FormatError(f"{INDEX}: expected at most {MAX_SHARDS:,} files, received {len(shards):,}")
     arrays: dict[str, StoredArray] = {}
     for shard in shards:
         if not SHARD.fullmatch(shard):

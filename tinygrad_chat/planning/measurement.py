@@ -28,7 +28,7 @@ PYTHON = (sys.executable, "-P")  # so that nothing is imported from the current 
 COMMAND = (*PYTHON, "-m", "tinygrad_chat.planning.first_steps")
 PLACE = str(Path(__file__).parents[2])  # so that the subprocess runs this very package
 ENOUGH_SECONDS = 2.0  # of steps
-MOST_SHARE = 0.9  # of the available memory: the limit of a measurement
+MAX_SHARE = 0.9  # of the available memory: the limit of a measurement
 WATCHED_EVERY = 0.02  # seconds between checks of the memory of the subprocess
 RANKS_WATCHED_EVERY = 0.2  # the same for ranks: to find them among all processes takes some milliseconds
 
@@ -84,7 +84,7 @@ def measure(
     are time and memory. Raises NoRoomError as soon as it holds more than `room` bytes or nine tenths of what is
     available, and whatever start_run and train raise.
     """
-    most = MOST_SHARE * available_memory()
+    most = MAX_SHARE * available_memory()
     limit = most if room is None else min(room, most)
     request = {"settings": config.used_settings(), "seconds": seconds, "confirmed": confirmed}
     startup, last_words = 0.0, ""

@@ -10,8 +10,8 @@ from tinygrad_chat.reports.content import Report, environment_text
 from tinygrad_chat.reports.samples import spread
 from tinygrad_chat.reports.scores import examples, score_rows
 
-MOST_EVALUATIONS = 12  # lines of the table
-MOST_BLOCKS = 40
+MAX_EVALUATIONS = 12  # lines of the table
+MAX_BLOCKS = 40
 
 
 def markdown(report: Report) -> str:
@@ -27,11 +27,11 @@ def _sections(report: Report) -> Iterator[list[str]]:
     if report.evaluations:
         losses = [line["val_loss"] for line in report.evaluations]
         yield ["## Validation loss"]
-        shape = sparkline(spread(losses, MOST_BLOCKS), min(losses), max(losses))
+        shape = sparkline(spread(losses, MAX_BLOCKS), min(losses), max(losses))
         yield [f"`{shape}` from {decimal_number(losses[0])} to {decimal_number(losses[-1])}, in nats a token"]
         rows = [
             (f"{line['step']:,}", decimal_number(line["val_loss"]), decimal_number(line["val_bpb"]))
-            for line in spread(report.evaluations, MOST_EVALUATIONS)
+            for line in spread(report.evaluations, MAX_EVALUATIONS)
         ]
         yield list(table(("step", "val loss", "bits per byte"), rows, right=3))
     if report.scores:

@@ -15,7 +15,7 @@ from tinygrad_chat.runs.folder import RunFolder
 
 T = TypeVar("T")
 
-MOST_SAMPLES = 6  # texts that are shown
+MAX_SAMPLES = 6  # texts that are shown
 LONGEST_SAMPLE = 4000  # characters of each
 
 
@@ -25,7 +25,7 @@ def read_samples(folder: RunFolder, *, say: Callable[[str], None]) -> Iterator[t
     with explained(folder.samples, "read"):
         files = [file for file in list_folder(folder.samples) if re.fullmatch(rf"{NAME}\.txt", file.name)]
     found = {step_of(file.with_suffix("")): file for file in files}
-    for step in spread(sorted(found), MOST_SAMPLES):
+    for step in spread(sorted(found), MAX_SAMPLES):
         text = known(functools.partial(_beginning, found[step]), None, say=say)
         if text is not None:
             yield step, text[:LONGEST_SAMPLE] + "…" * (len(text) > LONGEST_SAMPLE)

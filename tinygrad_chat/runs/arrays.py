@@ -24,7 +24,7 @@ from tinygrad_chat.runs.stored import StoredArray
 from tinygrad_chat.schema import Count, checked, parse_json
 
 LARGEST_HEADER = 16 << 20  # bytes: a hundred thousand arrays
-MOST_DIMENSIONS = 8
+MAX_DIMENSIONS = 8
 METADATA = "__metadata__"
 TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
 """safetensors' dtypes -> NumPy's; for bfloat16, which NumPy lacks, the raw bits."""
@@ -103,7 +103,7 @@ def _expect_filled(entries: Mapping[str, Entry], size: int, source: str) -> None
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         wanted = entry.size * np.dtype(TYPES[entry.dtype]).itemsize
-        if len(entry.shape) > MOST_DIMENSIONS or entry.data_offsets != (end, end + wanted):
+        if len(entry.shape) > MAX_DIMENSIONS or entry.data_offsets != (end, end + wanted):
             raise FormatError(f"{source}: {short_repr(name)}: its type, shape and offsets do not match")
         end += wanted
     if end != size:

@@ -8,7 +8,7 @@ from tinygrad_chat.inference.inspection import attention_at, token_scores
 from tinygrad_chat.serving.engine_requests import chat_template, chat_tokens, conversation, expect_model, prompt_tokens
 from tinygrad_chat.serving.errors import ApiError, context_exceeded
 from tinygrad_chat.serving.model import Served
-from tinygrad_chat.serving.openai import LEAST_LOGPROB, token_name
+from tinygrad_chat.serving.openai import MIN_LOGPROB, token_name
 from tinygrad_chat.serving.requests import LookRequest
 
 ALTERNATIVES = 5
@@ -30,9 +30,9 @@ def inspected(asked: LookRequest, served: Served) -> dict[str, Any]:
         "tokens": [
             {
                 "text": token_name(tokenizer, score.token),
-                "logprob": None if score.logprob is None else max(score.logprob, LEAST_LOGPROB),
+                "logprob": None if score.logprob is None else max(score.logprob, MIN_LOGPROB),
                 "alternatives": [
-                    {"text": token_name(tokenizer, token), "logprob": max(logprob, LEAST_LOGPROB)}
+                    {"text": token_name(tokenizer, token), "logprob": max(logprob, MIN_LOGPROB)}
                     for token, logprob in score.alternatives
                 ],
             }

@@ -20,7 +20,7 @@ from tinygrad_chat.serving.errors import ApiError, as_api_error, out_of_time
 from tinygrad_chat.serving.metrics import Metrics
 from tinygrad_chat.serving.options import ServingOptions
 
-MOST_BODY = 1 << 20  # bytes
+MAX_BODY = 1 << 20  # bytes
 BODY_SECONDS = 30.0
 OPEN_PATHS = ("/", "/health")
 """Paths that need no key; neither do the page's files below /static/."""
@@ -122,14 +122,14 @@ async def read_request(request: Request, kind: type[T]) -> T:
     """Parse a request's JSON body as a `kind`. Raises ApiError if it is too long or comes too slowly, and FormatError
     if it is not valid."""
     promised = request.headers.get("content-length", "")
-    if promised.isascii() and promised.isdigit() and (len(promised) > 20 or int(promised) > MOST_BODY):
+    if promised.isascii() and promised.isdigit() and (len(promised) > 20 or int(promised) > MAX_BODY):
         raise _too_long()
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for piece in request.stream():
                 body += piece
-                if len(body) > MOST_BODY:
+                if len(body) > MAX_BODY:
                     raise _too_long()
     except TimeoutError:
         raise ApiError(408, f"the body did not arrive within {BODY_SECONDS:g} seconds") from None
@@ -140,7 +140,7 @@ async def read_request(request: Request, kind: type[T]) -> T:
 
 def _too_long() -> ApiError:
     return ApiError(
-        413, f"expected a body of at most {MOST_BODY >> 20} MiB, received a longer one", code="body_too_long"
+        413, f"expected a body of at most {MAX_BODY >> 20} MiB, received a longer one", code="body_too_long"
     )
 
 

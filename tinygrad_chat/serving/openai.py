@@ -13,7 +13,7 @@ from tinygrad_chat.serving.requests import ChatRequest, CompletionRequest, Gener
 from tinygrad_chat.text.conversations import TEXT
 from tinygrad_chat.text.tokenizers import Tokenizer
 
-LEAST_LOGPROB = -9999.0
+MIN_LOGPROB = -9999.0
 """What OpenAI sends for a token of probability 0: JSON has no infinity."""
 
 Json = dict[str, Any]
@@ -160,7 +160,7 @@ class ChatFormat:
         content = self._tokenizer.decode_bytes([token])
         return {
             "token": token_name(self._tokenizer, token),
-            "logprob": max(logprob, LEAST_LOGPROB),
+            "logprob": max(logprob, MIN_LOGPROB),
             "bytes": list(content),
         }
 
@@ -236,7 +236,7 @@ class CompletionFormat:
         self._written[index] = at
         return {
             "tokens": [token_name(self._tokenizer, token) for token, _, _ in scores],
-            "token_logprobs": [None if logprob is None else max(logprob, LEAST_LOGPROB) for _, logprob, _ in scores],
+            "token_logprobs": [None if logprob is None else max(logprob, MIN_LOGPROB) for _, logprob, _ in scores],
             "top_logprobs": [self._top(logprob, alternatives) for _, logprob, alternatives in scores]
             if self._alternatives
             else None,
@@ -246,7 +246,7 @@ class CompletionFormat:
     def _top(self, logprob: float | None, alternatives: Sequence[tuple[int, float]]) -> dict[str, float] | None:
         if logprob is None:
             return None
-        return {token_name(self._tokenizer, token): max(each, LEAST_LOGPROB) for token, each in alternatives}
+        return {token_name(self._tokenizer, token): max(each, MIN_LOGPROB) for token, each in alternatives}
 
 
 def token_name(tokenizer: Tokenizer, token: int) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from tinygrad_chat.schema import OPTIONAL, Bounds, Count
 from tinygrad_chat.serving.errors import ApiError
 
-MOST_STOPS = 4
+MAX_STOPS = 4
 CALCULATOR = "calculator"
 """The only tool. The server runs it; clients see its calls and results, and need not answer them."""
 
@@ -67,7 +67,7 @@ class Generation:
     repetition_penalty: Annotated[float, Bounds(minimum=1)] | None = optional(
         "above 1, tokens that occurred before are less likely; not in OpenAI's API"
     )
-    stop: str | list[str] | None = optional(f"up to {MOST_STOPS} texts before which an answer ends")
+    stop: str | list[str] | None = optional(f"up to {MAX_STOPS} texts before which an answer ends")
     seed: int | None = optional("the same answer again for the same seed")
     stream: bool | None = optional("send the answer as it comes, as server-sent events")
     stream_options: StreamOptions | None = optional("how it is streamed")
@@ -78,10 +78,10 @@ class Generation:
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The stop strings. Raises ApiError for more than MOST_STOPS, and for an empty one."""
+        """The stop strings. Raises ApiError for more than MAX_STOPS, and for an empty one."""
         stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        if len(stops) > MOST_STOPS or not all(stops):
-            raise ApiError(400, f"stop: expected up to {MOST_STOPS} texts, none of them empty", param="stop")
+        if len(stops) > MAX_STOPS or not all(stops):
+            raise ApiError(400, f"stop: expected up to {MAX_STOPS} texts, none of them empty", param="stop")
         return stops
 
 

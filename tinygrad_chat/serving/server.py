@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.serving.connection import STALL_SECONDS, Connection
 
-MOST_HEADER = 1 << 15  # bytes of all headers of a request together
+MAX_HEADER = 1 << 15  # bytes of all headers of a request together
 BACKLOG = 1024  # connections that wait to be accepted
 PROBES = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": int(1000 * STALL_SECONDS)}
 """TCP options: when the system probes a silent client, and when it gives up on unacknowledged data. Not every system
@@ -61,7 +61,7 @@ class Server:
             log_level="critical",  # the application reports errors itself, in one line
             access_log=False,
             server_header=False,
-            h11_max_incomplete_event_size=MOST_HEADER,
+            h11_max_incomplete_event_size=MAX_HEADER,
             backlog=BACKLOG,
         )
         self._server = _Uvicorn(config, on_start)

@@ -23,7 +23,7 @@ from tinygrad_chat.text.processes import as_line, asked_of_this_process, end_pro
 from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 
 BYTES_EACH = 2 << 20  # of a corpus, per process: for less, starting one costs more than it saves
-MOST_PROCESSES = 16  # this one reads, hashes and writes for all: more would wait for it
+MAX_PROCESSES = 16  # this one reads, hashes and writes for all: more would wait for it
 CHUNK = 1 << 18  # characters sent to a process at a time
 WAITING = 2  # chunks queued per process, so that the next one is ready
 
@@ -33,7 +33,7 @@ Texts = list[str | None]
 
 def how_many_processes(tokenizer: Tokenizer, size: int) -> int:
     """Return how many processes should encode a corpus of `size` bytes: up to one per core, if they are worth it."""
-    return max(1, min(count_cores(), MOST_PROCESSES, size // BYTES_EACH)) if tokenizer.slow else 1
+    return max(1, min(count_cores(), MAX_PROCESSES, size // BYTES_EACH)) if tokenizer.slow else 1
 
 
 def encode_in_processes(

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 TIMEOUT = 20.0  # seconds without any data
-LEAST_RATE = 20_000  # bytes a second that a connection must reach, once TIMEOUT is over
+MIN_RATE = 20_000  # bytes a second that a connection must reach, once TIMEOUT is over
 BESIDE = 1 << 20  # bytes allowed on top of the contents: headers, redirects
 PIECE = 1 << 16
 
@@ -29,7 +29,7 @@ class FetchError(Exception):
 def fetch(url: str, *, most: int) -> Iterator[bytes]:
     """Yield the contents of a URL in pieces, at most `most` bytes in all.
 
-    Raises FetchError for more, for a connection slower than LEAST_RATE, for a redirect to anything but http and https,
+    Raises FetchError for more, for a connection slower than MIN_RATE, for a redirect to anything but http and https,
     and if there is no connection or it ends early.
     """
     received = 0
@@ -60,7 +60,7 @@ class _Allowance:
 
     def __init__(self, most: int) -> None:
         self._bytes = most + BESIDE
-        self._until = time.monotonic() + TIMEOUT + most / LEAST_RATE
+        self._until = time.monotonic() + TIMEOUT + most / MIN_RATE
 
     def seconds(self) -> float:
         """Return how long to wait for the next byte. Raises FetchError if time is up."""

@@ -29,8 +29,8 @@ from tinygrad_chat.formatting import count, printable
 FILE_ADDRESS = "file://"
 HIDDEN, OF_A_RUN, LINK, NO_FILE, TWICE = "hidden", "run", "linked folder", "no file", "named twice"
 UNREADABLE = "cannot be read"
-MOST_KINDS = 4  # named in a line
-MOST_NAMES = 3
+MAX_KINDS = 4  # named in a line
+MAX_NAMES = 3
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def describe_left_out(left_out: Iterable[LeftOut]) -> str:
             kinds.setdefault(each.reason, Counter())[printable(each.path.suffix.lower())[:12] or "other"] += 1
     described = [_described(reason, found) for reason, found in kinds.items()]
     if unreadable:
-        names = printable(", ".join(unreadable[:MOST_NAMES])) + ", ..." * (len(unreadable) > MOST_NAMES)
+        names = printable(", ".join(unreadable[:MAX_NAMES])) + ", ..." * (len(unreadable) > MAX_NAMES)
         described.insert(0, f"{len(unreadable):,} that cannot be read ({names})")
     return "; ".join(described)
 
@@ -125,7 +125,7 @@ def _described(reason: str, kinds: Counter[str]) -> str:
 
 
 def _counted(kinds: Counter[str]) -> str:
-    most = kinds.most_common(MOST_KINDS)
+    most = kinds.most_common(MAX_KINDS)
     rest = kinds.total() - sum(number for _, number in most)
     return ", ".join(f"{number:,} {kind}" for kind, number in [*most, *([("of other kinds", rest)] if rest else [])])
 

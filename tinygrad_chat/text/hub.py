@@ -26,7 +26,7 @@ from tinygrad_chat.text.formats.compression import needed
 
 HUB = "hub:"
 KINDS = (("*.parquet",), ("*.jsonl", "*.jsonl.gz", "*.jsonl.zst"), ("*.txt", "*.txt.gz", "*.txt.zst"))
-MOST_BYTES = 20 << 30  # of files that were not chosen by a pattern
+MAX_BYTES = 20 << 30  # of files that were not chosen by a pattern
 LONGEST_LIST = 64 << 20  # bytes
 _NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?:/(?P<pattern>.+))?")
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -60,7 +60,7 @@ def hub_files(data: str) -> list[Path]:
     """Return the files that `data` names, in order, downloading those that the hub's cache does not have yet.
 
     Raises BackendError without the extra `hub`, DataError for a malformed name, for no matching files or more than
-    MOST_BYTES of them, and if the hub cannot provide them.
+    MAX_BYTES of them, and if the hub cannot provide them.
     """
     name = _parsed(data)
     commit, sizes = _list_files(name)
@@ -69,7 +69,7 @@ def hub_files(data: str) -> list[Path]:
         received = ", ".join(sorted(sizes)[:4]) + (", ..." if len(sizes) > 4 else "") or "none"
         raise DataError(f"--data {data}: expected files such as *.parquet or *.jsonl, received {received}")
     size = sum(sizes[file] for file in chosen)
-    if name.pattern is None and size > MOST_BYTES:
+    if name.pattern is None and size > MAX_BYTES:
         raise DataError(
             f"--data {data}: has {len(chosen):,} files of {memory_size(size)}; choose some with a pattern, as in "
             f"{data}/{chosen[0]}"

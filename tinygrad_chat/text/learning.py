@@ -27,8 +27,8 @@ from tinygrad_chat.text.tokenizers.bpe_training import bpe_of_words, train_bpe
 
 VOCABULARY = 4096
 LEARNING = 3  # bump when the same text would give a different tokenizer
-MOST_LEARNED = 100 << 20  # bytes of text: more of it hardly changes which pairs are frequent
-MOST_KEPT = 100
+MAX_LEARNED = 100 << 20  # bytes of text: more of it hardly changes which pairs are frequent
+MAX_KEPT = 100
 LARGEST_STATE = 64 << 20  # bytes
 
 
@@ -43,7 +43,7 @@ def learn_tokenizer(
     """Train a BPE tokenizer of `vocabulary` tokens on corpora; fewer tokens if the text has no more pairs to merge.
 
     `pattern` is the name of one of `splitting.PATTERNS`. What `split` holds out is not used, as `training_documents`
-    says, nor is any text beyond the first MOST_LEARNED bytes. `progress` is called while reading and merging.
+    says, nor is any text beyond the first MAX_LEARNED bytes. `progress` is called while reading and merging.
     """
     stamp = _stamp_of_all(corpora)
     files = [[[str(file.absolute()) for file in corpus.files], corpus.cut] for corpus in corpora]
@@ -70,11 +70,11 @@ def _learned_side_by_side(
 ) -> Tokenizer | None:
     """Return the same tokenizer for embedded corpora and cache their tokens, too: each corpus is generated once.
 
-    Return None if that fails, or if there is more text than MOST_LEARNED.
+    Return None if that fails, or if there is more text than MAX_LEARNED.
     """
     with CorpusWorkers([corpus.name for corpus in corpora], pattern, split, progress) as workers:
         words = workers.count_words()
-        if words is None or sum(len(word) * times for word, times in words.items()) > MOST_LEARNED:
+        if words is None or sum(len(word) * times for word, times in words.items()) > MAX_LEARNED:
             return None
         tokenizer = bpe_of_words(words, vocabulary, pattern=pattern, progress=progress)
         workers.tokenize(tokenizer)
@@ -105,7 +105,7 @@ def training_documents(corpus: Corpus, split: str, progress: Progress | None = N
 
 def some_documents(
     documents: Iterable[Iterable[str]],
-    most: int = MOST_LEARNED,
+    most: int = MAX_LEARNED,
     *,
     total: int = 0,
     progress: Progress | None = None,
@@ -139,5 +139,5 @@ def _stamp_of_all(corpora: Sequence[Corpus]) -> str:
 def _make_room(folder: Path) -> None:
     every = [path for path in list_folder(folder, follow=True) if path.suffix == ".json"]
     kept = sorted(every, key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    for path in kept[MOST_KEPT:]:
+    for path in kept[MAX_KEPT:]:
         path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.formats.encoding import PIECE
 from tinygrad_chat.text.formats.rows import Document
-from tinygrad_chat.text.split import LEAST_DOCUMENTS, choose_split, is_held_out
+from tinygrad_chat.text.split import MIN_DOCUMENTS, choose_split, is_held_out
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Contents:
     """What a corpus holds. `sha256` and `bytes` are those of all documents concatenated.
 
     `lengths` is the SHA-256 of the documents' lengths: it tells apart the same text cut into other documents.
-    `different` counts distinct documents, up to LEAST_DOCUMENTS; `held_out` counts the bytes of those that their hash
+    `different` counts distinct documents, up to MIN_DOCUMENTS; `held_out` counts the bytes of those that their hash
     holds out.
     """
 
@@ -69,7 +69,7 @@ class Reading:
             self._held_out_bytes += held_out * length
             self.held_out.append(held_out)
             self.unanswered += isinstance(document, ChatDocument) and document.unanswered is not None
-            if len(self._different) < LEAST_DOCUMENTS:
+            if len(self._different) < MIN_DOCUMENTS:
                 self._different.add(digest)
 
     def _pieces(self, document: Iterable[str]) -> Iterator[str]:

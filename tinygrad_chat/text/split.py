@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from itertools import accumulate
 
 HELD_OUT = 10  # one document, or one token, of this many
-LEAST_DOCUMENTS = 50
-MOST_UNEVEN = 2  # factor by which the held-out share of bytes may be too small or too large
+MIN_DOCUMENTS = 50
+MAX_UNEVEN = 2  # factor by which the held-out share of bytes may be too small or too large
 
 AUTO, DOCUMENTS, END = "auto", "documents", "end"
 
@@ -57,5 +57,5 @@ def choose_split(chosen: str, *, documents: int, bytes: int, held_out: int) -> s
     """
     if chosen != AUTO:
         return chosen
-    even = bytes <= MOST_UNEVEN * HELD_OUT * held_out and held_out * HELD_OUT <= MOST_UNEVEN * bytes
-    return DOCUMENTS if documents >= LEAST_DOCUMENTS and even else END
+    even = bytes <= MAX_UNEVEN * HELD_OUT * held_out and held_out * HELD_OUT <= MAX_UNEVEN * bytes
+    return DOCUMENTS if documents >= MIN_DOCUMENTS and even else END

@@ -15,7 +15,7 @@ from tinygrad_chat.errors import UsageError
 from tinygrad_chat.files import PARTIAL, cache_folder, explained, list_folder, status_of
 
 STANDARD_INPUT = "-"
-MOST_BYTES = 8 << 30  # of all saved files; the newest stays
+MAX_BYTES = 8 << 30  # of all saved files; the newest stays
 PIECE = 1 << 20
 
 
@@ -69,5 +69,5 @@ def _make_room(newest: Path) -> None:
     kept = [path for path in list_folder(_kept(), follow=True) if re.fullmatch(r"stdin-[0-9a-f]+\.txt", path.name)]
     for path in sorted(kept, key=lambda path: path.lstat().st_mtime_ns, reverse=True):
         size += path.lstat().st_size
-        if size > MOST_BYTES and path != newest:
+        if size > MAX_BYTES and path != newest:
             path.unlink(missing_ok=True)

@@ -43,9 +43,9 @@ from tinygrad_chat.text.token_store import (
 )
 from tinygrad_chat.text.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer
 
-MOST_BYTES = 8 << 30  # of all stores together; the most recently used stay, and those in use
-MOST_STORES = 200
-MOST_CORPORA = 1000
+MAX_BYTES = 8 << 30  # of all stores together; the most recently used stay, and those in use
+MAX_STORES = 200
+MAX_CORPORA = 1000
 COARSEST_CLOCK = 3 * 10**9  # nanoseconds: FAT counts in steps of two seconds
 
 
@@ -175,11 +175,11 @@ def _make_room() -> None:
         size = 0
         for number, folder in enumerate(_newest_first(stores, METADATA)):
             size += sum(file.stat().st_size for file in list_folder(folder))
-            if (size > MOST_BYTES or number >= MOST_STORES) and not in_use(folder):
+            if (size > MAX_BYTES or number >= MAX_STORES) and not in_use(folder):
                 remove_folder_atomic(folder)
         remove_abandoned()
         notes = [note for note in list_folder(cache_folder() / "corpora", follow=True) if note.suffix == ".json"]
-        for note in _newest_first(notes)[MOST_CORPORA:]:
+        for note in _newest_first(notes)[MAX_CORPORA:]:
             note.unlink(missing_ok=True)
 
 

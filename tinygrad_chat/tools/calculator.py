@@ -22,9 +22,9 @@ import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
-MOST_CHARACTERS = 500
-MOST_DEPTH = 30
-MOST_DIGITS = 200
+MAX_CHARACTERS = 500
+MAX_DEPTH = 30
+MAX_DIGITS = 200
 EXACT_PLACES, ROUNDED_PLACES = 12, 6
 """A number with at most EXACT_PLACES decimal places is written in full, any other rounded to ROUNDED_PLACES."""
 
@@ -55,7 +55,7 @@ def calculate(expression: str, facts: Mapping[str, str | int | float] = {}) -> s
     A bare name stands for one of `facts`. No expression raises an exception, or takes longer than a few milliseconds.
     """
     try:
-        if len(expression) > MOST_CHARACTERS:
+        if len(expression) > MAX_CHARACTERS:
             raise _MistakeError("too long")
         return _written(_Parser(expression, facts).whole())
     except ZeroDivisionError:
@@ -97,7 +97,7 @@ class _Parser:
 
     def signed(self) -> Fraction | str:
         self.depth += 1  # all recursion in the grammar passes through here
-        if self.depth > MOST_DEPTH:
+        if self.depth > MAX_DEPTH:
             raise _MistakeError("too deep")
         if sign := self.take("-", "+"):
             value = _number(self.signed())
@@ -210,13 +210,13 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
     if exponent.denominator != 1:
         raise _MistakeError("only whole numbers are exponents")
     bits = max(base.numerator.bit_length(), base.denominator.bit_length())
-    if abs(exponent) * (bits - 1) > MOST_DIGITS * 4:  # the result has at least that many bits
+    if abs(exponent) * (bits - 1) > MAX_DIGITS * 4:  # the result has at least that many bits
         raise _MistakeError("too large")
     return _bounded(base ** int(exponent))
 
 
 def _bounded(value: Fraction) -> Fraction:
-    if max(abs(value.numerator), value.denominator) >= 10**MOST_DIGITS:
+    if max(abs(value.numerator), value.denominator) >= 10**MAX_DIGITS:
         raise _MistakeError("too large")
     return value
 

@@ -102,7 +102,7 @@ extern "C" __global__ void cross_entropy_backward(const REAL* logits, const int*
         row_gradient<1>(logits, d_logits, V, label, log_sums[n], scale, cap);
 }
 
-constexpr int MOST_THREADS = 512;
+constexpr int MAX_THREADS = 512;
 constexpr int PIECES = 13;  // of W logits that a thread holds: 104 KiB in a block
 
 __device__ inline void ignore_row(REAL* d_logits, float* loss, long long V) {
@@ -147,7 +147,7 @@ __device__ void row_at_once(const REAL* logits, REAL* d_logits, float* loss, int
 }
 
 // losses (N) and, for a d_out of 1, d_logits (N, V), as by the other kernels in turn.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS)
+extern "C" __global__ void __launch_bounds__(MAX_THREADS)
     cross_entropy_at_once(const REAL* logits, const int* labels, const float* weights, const float* factor,
                           float* losses, REAL* d_logits, long long V, long long ignored, float cap, long long wide) {
     const long long n = blockIdx.x, label = labels[n];

@@ -10,11 +10,11 @@ import numpy as np
 
 from tinygrad_chat.autograd import recording
 from tinygrad_chat.backend import array_module, narrowed
-from tinygrad_chat.kernels.cuda.launch import MOST_CHUNKS, WARP, contiguous, in_memory, launch, per_thread, width
+from tinygrad_chat.kernels.cuda.launch import MAX_CHUNKS, WARP, contiguous, in_memory, launch, per_thread, width
 from tinygrad_chat.ops.cross_entropy import IGNORED, check_loss_options, check_targets
 
 FILE = "cross_entropy.cu"
-MOST_THREADS, PIECES = 512, 13  # of a block, and of what a thread holds, as in the file
+MAX_THREADS, PIECES = 512, 13  # of a block, and of what a thread holds, as in the file
 
 
 def cross_entropy(
@@ -40,16 +40,16 @@ def cross_entropy(
     losses, loss, factor = (xp.empty(shape, np.float32) for shape in (N, (), ()))
     count = None if token_count is None else in_memory(xp, token_count, np.int64)
     launch(FILE, "row_factor", real, 1, labels, factor, count, N, ignored)
-    if recording() and PIECES * MOST_THREADS * each >= V:
+    if recording() and PIECES * MAX_THREADS * each >= V:
         d_rows = rows if overwrite else xp.empty_like(rows)
-        threads = min(WARP * -(-V // (WARP * each)), MOST_THREADS)
+        threads = min(WARP * -(-V // (WARP * each)), MAX_THREADS)
         arrays = rows, labels, weights, factor, losses, d_rows
         launch(FILE, "cross_entropy_at_once", real, N, *arrays, *options, each > 1, threads=threads)
 
         def gradient(d_out: Any) -> Any:
             scaled = d_rows if overwrite else xp.empty_like(d_rows)
             each = width(scaled.size, d_rows, scaled)
-            blocks = min(per_thread(scaled.size, each), 4 * MOST_CHUNKS)
+            blocks = min(per_thread(scaled.size, each), 4 * MAX_CHUNKS)
             launch(FILE, "scale_gradient", real, blocks, d_rows, d_out, scaled, scaled.size, each > 1)
             return scaled
 

@@ -29,7 +29,7 @@ PREF_MAX_WORKSPACE_BYTES, PREF_REDUCTION_SCHEME_MASK = 1, 3
 PREF_MIN_ALIGNMENT_BYTES = 5, 6, 7, 8  # of A, B, C and D
 REDUCTION_SCHEME_COMPUTE_TYPE = 2  # parts of a sum are kept and added in float32, whatever the result's type
 
-MOST_ALGORITHMS = 8  # that are asked for
+MAX_ALGORITHMS = 8  # that are asked for
 ALIGNMENT = 16  # bytes: more is of no use to an algorithm, and less excludes some
 
 FUNCTIONS = (
@@ -135,10 +135,10 @@ class Plan:
         }
         for attribute, value in limits.items():
             self._light.set("MatmulPreference", preference, attribute, value)
-        found, count = (Algorithm * MOST_ALGORITHMS)(), ctypes.c_int()
+        found, count = (Algorithm * MAX_ALGORITHMS)(), ctypes.c_int()
         status = self._light.library.cublasLtMatmulAlgoGetHeuristic(
             *(cublas.handle, self._operation, self._a, self._b, self._out, self._out, preference),
-            *(MOST_ALGORITHMS, found, ctypes.byref(count)),
+            *(MAX_ALGORITHMS, found, ctypes.byref(count)),
         )
         if status == CUBLAS_STATUS_ALLOC_FAILED:
             check(status)

@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent
 THREADS = 256  # per block: whole warps, and several blocks per multiprocessor
 WARP = 32  # threads
 WARPS = THREADS // WARP  # rows per block, where each warp has one row
-MOST_CHUNKS = 256  # into which rows are divided for summing: enough to fill a GPU
+MAX_CHUNKS = 256  # into which rows are divided for summing: enough to fill a GPU
 SHARED = 48 << 10  # bytes of shared memory that a block gets without asking for more
 
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh?)"$', re.MULTILINE)

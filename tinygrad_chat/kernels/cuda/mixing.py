@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.kernels.cuda.launch import MOST_CHUNKS, contiguous, launch, per_thread, per_warp, width
+from tinygrad_chat.kernels.cuda.launch import MAX_CHUNKS, contiguous, launch, per_thread, per_warp, width
 from tinygrad_chat.kernels.cuda.slices import dense_rows
 from tinygrad_chat.kernels.cuda.sums import add_chunks, chunks_of
 from tinygrad_chat.ops.mixing import check_gated_sum, check_scaled_sum, check_smear
@@ -28,7 +28,7 @@ def scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any = None, *, layer: in
         d_out, d_y = contiguous(d_out, real), xp.empty_like(y)
         d_x = None if x_scales is None else xp.empty_like(x)
         each = width(size, x, y, d_out, d_x, d_y)
-        partial = xp.empty((min(max(per_thread(size, each), 1), 4 * MOST_CHUNKS), 2), np.float32)
+        partial = xp.empty((min(max(per_thread(size, each), 1), 4 * MAX_CHUNKS), 2), np.float32)
         arrays = x, y, y_scales, x_scales, d_out, d_x, d_y, partial
         launch("mixing.cu", "scaled_sum_backward", real, len(partial), *arrays, size, layer, sign, each > 1)
         d_y_scales = xp.empty(y_scales.shape, np.float32)

@@ -16,7 +16,7 @@ from tinygrad_chat.optim.polar_express import POLAR_EXPRESS
 
 FILE = "muon.cu"
 ROWS_OF_A_CHUNK = 16  # at least, so that there are far fewer partial sums of columns to add than elements
-MOST_CHUNKS = 16  # of a matrix: together with its columns and the other matrices, enough to fill a GPU
+MAX_CHUNKS = 16  # of a matrix: together with its columns and the other matrices, enough to fill a GPU
 
 
 def update_matrices(
@@ -81,7 +81,7 @@ def line_squares(x: Any) -> Any:
     """Return the sums of squares of the rows of x (N, R, K) if R >= K: (N, 1, R); else those of its columns, within
     each chunk of its rows: (N, chunks, K)."""
     xp, (N, R, K) = array_module(x), x.shape
-    chunks = 1 if R >= K else min(-(-R // ROWS_OF_A_CHUNK), MOST_CHUNKS)
+    chunks = 1 if R >= K else min(-(-R // ROWS_OF_A_CHUNK), MAX_CHUNKS)
     sums = xp.empty((N, chunks, max(R, K)), np.float32)
     if R >= K:
         launch(FILE, "row_squares", np.float32, per_warp(N * R), x, sums, N * R, K, width(K, x) > 1)

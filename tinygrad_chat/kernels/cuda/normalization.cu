@@ -3,8 +3,8 @@
 // times, after the first time from the cache.
 
 constexpr int WARPS = 8;
-constexpr int MOST_HELD = 1024;  // columns
-template <int W> constexpr int PIECES = MOST_HELD / (WARP * W);  // of W columns that a lane has
+constexpr int MAX_HELD = 1024;  // columns
+template <int W> constexpr int PIECES = MAX_HELD / (WARP * W);  // of W columns that a lane has
 
 __device__ inline float as_stored(float x) {
     REAL stored;
@@ -73,7 +73,7 @@ extern "C" __global__ void normalize(const REAL* x, const REAL* branch, const RE
     if (n >= N) return;
     x += n * C, out += n * C, statistics += 2 * n;
     if (branch) branch += n * C, total += n * C;
-    if (wide && C <= MOST_HELD)
+    if (wide && C <= MAX_HELD)
         normalize_row<WIDE, true>(x, branch, gain, bias, total, out, statistics, C, epsilon, centred);
     else if (wide)
         normalize_row<WIDE, false>(x, branch, gain, bias, total, out, statistics, C, epsilon, centred);
@@ -136,7 +136,7 @@ extern "C" __global__ void normalize_backward(const REAL* x, const REAL* gain, c
     if (n >= N) return;
     x += n * C, statistics += 2 * n, d_out += n * C, d_x += n * C;
     if (d_total) d_total += n * C;
-    if (wide && C <= MOST_HELD)
+    if (wide && C <= MAX_HELD)
         normalize_row_backward<WIDE, true>(x, gain, statistics, d_total, d_out, d_x, C, centred, nullptr);
     else if (wide)
         normalize_row_backward<WIDE, false>(x, gain, statistics, d_total, d_out, d_x, C, centred, nullptr);
@@ -150,7 +150,7 @@ extern "C" __global__ void normalize_backward_with_columns(const REAL* x, const 
                                                            const REAL* d_total, const REAL* d_out, REAL* d_x,
                                                            float* partial, long long N, long long C,
                                                            long long centred) {
-    __shared__ float sums[2][MOST_HELD];
+    __shared__ float sums[2][MAX_HELD];
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     ColumnSums<WIDE> own;
     const long long stride = gridDim.x * static_cast<long long>(WARPS);

@@ -14,7 +14,7 @@ from tinygrad_chat.kernels.cuda.sums import PendingSums, chunks_of
 from tinygrad_chat.ops.normalization import check_row_vector, check_same_shape
 
 FILE = "normalization.cu"
-MOST_HELD = 1024  # columns of a row in registers, as in the file
+MAX_HELD = 1024  # columns of a row in registers, as in the file
 
 
 def layernorm(x: Any, gain: Any, bias: Any = None, *, epsilon: float = 1e-5):
@@ -80,7 +80,7 @@ def _normalization(name: str, x: Any, branch: Any, gain: Any, bias: Any, epsilon
             launch(FILE, "normalize_backward", real, per_warp(N), *arrays, N, C, centred, wide)
             return d_x, d_x, None, None
         partial = xp.empty((chunks_of(N), 2, C), np.float32)
-        if wide and C <= MOST_HELD:
+        if wide and C <= MAX_HELD:
             blocks = len(partial)
             launch(FILE, "normalize_backward_with_columns", real, blocks, *arrays, partial, N, C, centred)
         else:

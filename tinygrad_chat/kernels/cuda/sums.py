@@ -8,9 +8,9 @@ import numpy as np
 
 from tinygrad_chat.autograd import PendingGradient
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.kernels.cuda.launch import MOST_CHUNKS, launch, per_thread, width
+from tinygrad_chat.kernels.cuda.launch import MAX_CHUNKS, launch, per_thread, width
 
-LEAST_ROWS = 16  # per chunk: with fewer, there would be about as many partial sums to add as rows
+MIN_ROWS = 16  # per chunk: with fewer, there would be about as many partial sums to add as rows
 
 
 def column_sums(rows: Any) -> Any:
@@ -24,7 +24,7 @@ def column_sums(rows: Any) -> Any:
 
 def chunks_of(rows: int) -> int:
     """Return how many chunks `rows` are divided into; at least one, as no rows have a sum too, 0."""
-    return min(max(-(-rows // LEAST_ROWS), 1), MOST_CHUNKS)
+    return min(max(-(-rows // MIN_ROWS), 1), MAX_CHUNKS)
 
 
 def add_chunks(partial: Any, real: Any, out: Any = None) -> Any:

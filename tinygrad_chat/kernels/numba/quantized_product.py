@@ -19,7 +19,7 @@ from tinygrad_chat.kernels.numpy.quantized_product import quantized_product as p
 from tinygrad_chat.nn.quantized import LARGEST_INT8, QuantizedWeight
 from tinygrad_chat.ops.matmul import check_linear
 
-MOST_HALVES = 64  # rows, beyond which it pays to convert float16 to float32 for BLAS; integers are faster
+MAX_HALVES = 64  # rows, beyond which it pays to convert float16 to float32 for BLAS; integers are faster
 SLICE = 1 << 20  # numbers converted at a time
 LARGEST_INT16, LARGEST_INT32 = 2**15 - 1, 2**31 - 1
 
@@ -31,7 +31,7 @@ def quantized_product(x: np.ndarray, weight: QuantizedWeight) -> np.ndarray:
     rows, (D, _) = as_rows(x), weight.shape
     if rows.dtype != np.float32:
         return product_by_blas(x, weight)
-    if weight.numbers.dtype == np.float16 and len(rows) > MOST_HALVES:
+    if weight.numbers.dtype == np.float16 and len(rows) > MAX_HALVES:
         return _product_of_halves(rows, weight).reshape(*x.shape[:-1], D)
     columns = weight.numbers.shape[1]
     if weight.numbers.dtype == np.int8:

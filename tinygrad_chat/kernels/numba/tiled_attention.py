@@ -18,7 +18,7 @@ from tinygrad_chat.kernels.numba.exponential import exponential, larger
 from tinygrad_chat.kernels.numba.small_attention import in_a_line, seen_by
 from tinygrad_chat.kernels.numba.threads import in_threads, threads_for
 from tinygrad_chat.kernels.numba.tiles import HAS_WIDE_VECTORS, LANES, TALL, multiply, transpose
-from tinygrad_chat.kernels.numpy.attention import MOST_KEPT
+from tinygrad_chat.kernels.numpy.attention import MAX_KEPT
 
 BLOCK = 64  # queries whose scores are in the cache together
 SPREAD = 16  # padding columns beyond the keys, without which the transposed rows would share sets of the cache
@@ -42,7 +42,7 @@ def tiled_attention(
     """`ops.attention` of float32 with G key/value heads, where a query sees at most `reach` positions."""
     (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
     places = _places(T, S, causal, reach)
-    keep = recording() and B * heads * T * S <= MOST_KEPT
+    keep = recording() and B * heads * T * S <= MAX_KEPT
     out, sums = np.empty(query.shape, query.dtype), np.empty((B, heads, T), query.dtype)
     weights = np.empty((B, heads, places[-1] if keep else 0), query.dtype)
     sizes, settings = (heads, G, S, D), (causal, reach, 1 / math.sqrt(D))

@@ -15,7 +15,7 @@ from tinygrad_chat.ops.attention import check_attention, merge_heads, split_head
 
 BLOCK = 64  # queries: fewer make the products small, more waste work on the masked part of the diagonal
 LONG = 512  # queries, beyond which blocks are twice as long
-MOST_KEPT = 1 << 24  # weights, of the whole square: more are not kept, but recomputed in the backward rule
+MAX_KEPT = 1 << 24  # weights, of the whole square: more are not kept, but recomputed in the backward rule
 
 
 def attention(
@@ -67,7 +67,7 @@ def blocked_attention(
     out, sums = np.empty(query.shape, query.dtype), np.empty((*q.shape[:-1], 1), query.dtype)
     o = split_heads(out, G, D)
     blocks = list(_blocks(T, S, causal, window, document_starts, query.dtype))
-    keep = recording() and B * heads * T * S <= MOST_KEPT
+    keep = recording() and B * heads * T * S <= MAX_KEPT
 
     def weights_of(rows: slice, keys: slice, mask: np.ndarray) -> np.ndarray:
         scores = np.matmul(q[..., rows, :], k[..., keys, :].swapaxes(-1, -2), order="C")

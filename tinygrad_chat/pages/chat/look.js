@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { byId, element, write, written } from "./dom.js";
 
-const LEAST_BAR = 0.005;
+const MIN_BAR = 0.005;
 const PLACES = ["first choice", "second choice", "third choice"];
 let asked = null;   // what was looked at last, to ask for another token's attention
 let looked = null;  // what the server said of it
@@ -125,7 +125,7 @@ function describe(index) {
 
 function bar(alternative, isChosen) {
   const share = probability(alternative), shown = element("span", { className: "bar" });
-  shown.style.setProperty("--share", `${100 * Math.max(share, LEAST_BAR)}%`);
+  shown.style.setProperty("--share", `${100 * Math.max(share, MIN_BAR)}%`);
   return element("li", isChosen ? { className: "said", "aria-current": "true" } : {},
     element("code", {}, spelled(alternative.text)), shown, element("span", { className: "share" }, percent(share)));
 }

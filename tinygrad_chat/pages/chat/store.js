@@ -5,8 +5,8 @@
  * {role, content}, where content is a text or a list of parts {type, text}.
  */
 
-export const MOST_CHATS = 100;
-const MOST_BYTES = 5e6;
+export const MAX_CHATS = 100;
+const MAX_BYTES = 5e6;
 const PREFIX = "tgc.chat.";
 const ROLES = ["system", "user", "assistant"];
 const KINDS = ["text", "python", "python_output"];
@@ -42,8 +42,8 @@ export function allChats() {
 /** Keep a chat. Throws an Error that says what to do where there is no room. */
 export function saveChat(chat) {
   const known = allChats();
-  if (known.length >= MOST_CHATS && !known.some(({ id }) => id === chat.id)) {
-    throw new Error(`This chat was not saved: there are ${MOST_CHATS} already. Delete some, or export them first.`);
+  if (known.length >= MAX_CHATS && !known.some(({ id }) => id === chat.id)) {
+    throw new Error(`This chat was not saved: there are ${MAX_CHATS} already. Delete some, or export them first.`);
   }
   try {
     localStorage.setItem(PREFIX + chat.id, JSON.stringify(chat));
@@ -59,7 +59,7 @@ export const toLines = (chats) => chats.map(({ messages }) => `${JSON.stringify(
 
 /** The chats of a file of JSON lines. Throws an Error that names the line which is none. */
 export function fromLines(text) {
-  if (text.length > MOST_BYTES) throw new Error(`Expected a file of at most ${MOST_BYTES / 1e6} MB.`);
+  if (text.length > MAX_BYTES) throw new Error(`Expected a file of at most ${MAX_BYTES / 1e6} MB.`);
   const lines = text.split("\n").map((line, index) => [line, index + 1]).filter(([line]) => line.trim());
   if (!lines.length) throw new Error("The file is empty.");
   return lines.map(([line, number]) => {

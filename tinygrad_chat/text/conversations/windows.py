@@ -26,7 +26,7 @@ from tinygrad_chat.text.batches import Batch
 from tinygrad_chat.text.conversations.template import ChatTemplate
 from tinygrad_chat.text.packing import BLOCK
 
-LEAST_CONTEXT = 8  # BOS, a question's token, an answer's, and the special tokens around them
+MIN_CONTEXT = 8  # BOS, a question's token, an answer's, and the special tokens around them
 TRAINED, OF_SYSTEM = 1, 2
 """Bit flags that a store has for each token: the assistant writes it; it is in or before the system message."""
 LOSSES = (
@@ -74,7 +74,7 @@ class ConversationRows:
         context: int,
         seed: int,
     ) -> None:
-        expect("--context (for conversations)", context, minimum=LEAST_CONTEXT)
+        expect("--context (for conversations)", context, minimum=MIN_CONTEXT)
         if not len(starts):
             raise DataError("conversations: expected at least one to train on, received none")
         self._tokens, self._marks = tokens, marks

@@ -14,7 +14,7 @@ from tinygrad_chat.text.embedded.phrasings import Phrasing, data_file, words
 
 REFUSAL = "I don't know that; I know about Python, sums, spelling and myself."
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
-MOST_ARGUMENTS = 6
+MAX_ARGUMENTS = 6
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,10 @@ def arguments_of(known: Documented) -> str:
     """Return an answer on which arguments a name takes."""
     if known.arguments is None:
         return f"Python does not say which arguments {known.name} takes."
-    count, listed = len(known.arguments), ", ".join(known.arguments[:MOST_ARGUMENTS])
+    count, listed = len(known.arguments), ", ".join(known.arguments[:MAX_ARGUMENTS])
     if not count:
         return f"{known.name} takes no arguments."
-    if count > MOST_ARGUMENTS:
+    if count > MAX_ARGUMENTS:
         return f"{known.name} takes {count} arguments, first of all {listed}."
     return f"{known.name} takes {count} argument{'s' * (count > 1)}: {listed}."
 

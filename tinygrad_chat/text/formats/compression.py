@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from tinygrad_chat.errors import BackendError, DataError
 
 COMPRESSED = (".gz", ".zst")
-MOST_TIMES = 200  # times the size of the compressed file, which text hardly ever exceeds
+MAX_TIMES = 200  # times the size of the compressed file, which text hardly ever exceeds
 ALWAYS = 64 << 20  # bytes allowed on top of that, however small the file
 ZSTANDARD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 
@@ -25,7 +25,7 @@ ZSTANDARD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zs
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
     """Open a file for reading, decompressed if its name says that it is compressed.
 
-    Raises DataError if it cannot be read or decompresses to over MOST_TIMES its size, BackendError as `needed` does.
+    Raises DataError if it cannot be read or decompresses to over MAX_TIMES its size, BackendError as `needed` does.
     """
     kind = path.suffix.lower()
     opening: Any = Path.open
@@ -49,7 +49,7 @@ class _Bounded(io.RawIOBase):
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file, self._path = file, path
-        self._left = ALWAYS + MOST_TIMES * path.stat().st_size
+        self._left = ALWAYS + MAX_TIMES * path.stat().st_size
 
     def readable(self) -> bool:
         return True
@@ -59,7 +59,7 @@ class _Bounded(io.RawIOBase):
         self._left -= received
         if self._left < 0:
             raise DataError(
-                f"{self._path}: holds more than {MOST_TIMES} times its compressed size, which text never does; "
+                f"{self._path}: holds more than {MAX_TIMES} times its compressed size, which text never does; "
                 "unpack it yourself if it is valid"
             )
         return received

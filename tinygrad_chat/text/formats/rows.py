@@ -21,7 +21,7 @@ Document = Iterable[str]
 TEXT_FIELD = "text"
 LONGEST_ROW = 1 << 24  # characters; in memory a row takes several times that: as JSON, as Python's objects and as text
 SLICE = 1 << 20  # characters of a row passed on at a time
-MOST_KEYS = 8  # named in an error message
+MAX_KEYS = 8  # named in an error message
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _KINDS = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
@@ -176,7 +176,7 @@ def document_of(row: Any, field: str, where: str) -> Document:
 
 def _listed(names: Iterable[str]) -> str:
     shown = [printable(str(name))[:40] for name in names]
-    return ", ".join(shown[:MOST_KEYS]) + (", ..." if shown[MOST_KEYS:] else "") or "none"
+    return ", ".join(shown[:MAX_KEYS]) + (", ..." if shown[MAX_KEYS:] else "") or "none"
 
 
 def _sliced(text: str) -> Document:

@@ -29,9 +29,9 @@ CHAT_TOKENS = (
 )
 """nanochat's special tokens, in its order: they begin a document, and begin and end each part of a conversation."""
 
-MOST_TOKENS = 1 << 20
-MOST_MERGES = 1 << 21
-MOST_KEPT = 1 << 17  # pre-tokens whose tokens are cached
+MAX_TOKENS = 1 << 20
+MAX_MERGES = 1 << 21
+MAX_KEPT = 1 << 17  # pre-tokens whose tokens are cached
 LONGEST_KEPT = 64  # characters of a cached pre-token
 
 
@@ -198,8 +198,8 @@ class BPETokenizer:
         for name, kind in kinds.items():
             if type(state.get(name)) is not kind:
                 raise ConfigError(f"{name}: expected {kind.__name__}, received {type(state.get(name)).__name__}")
-        if state["tokens"].count(" ") >= MOST_TOKENS or state["merges"].count(",") >= MOST_MERGES:
-            raise ConfigError(f"expected at most {MOST_TOKENS} tokens and {MOST_MERGES} merges")
+        if state["tokens"].count(" ") >= MAX_TOKENS or state["merges"].count(",") >= MAX_MERGES:
+            raise ConfigError(f"expected at most {MAX_TOKENS} tokens and {MAX_MERGES} merges")
         try:
             tokens = [bytes.fromhex(token) for token in state["tokens"].split(" ")]
             pairs = [pair.split(" ") for pair in state["merges"].split(",")] if state["merges"] else []
@@ -250,7 +250,7 @@ class _Known(dict[str, bytes]):
     def __missing__(self, piece: str) -> bytes:
         tokens = self._encode(piece)
         if len(piece) <= LONGEST_KEPT:
-            if len(self) >= MOST_KEPT:
+            if len(self) >= MAX_KEPT:
                 self.clear()
             self[piece] = tokens
         return tokens

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.option import expect
-from tinygrad_chat.text.tokenizers.bpe import CHAT_TOKENS, MOST_TOKENS, BPETokenizer
+from tinygrad_chat.text.tokenizers.bpe import CHAT_TOKENS, MAX_TOKENS, BPETokenizer
 from tinygrad_chat.text.tokenizers.rust_training import merges_by_rustbpe
 from tinygrad_chat.text.tokenizers.splitting import Part, Splitter
 
@@ -65,7 +65,7 @@ def bpe_of_words(
 
 
 def _number_of_merges(vocabulary: int, special_tokens: Sequence[str]) -> int:
-    expect("vocabulary", vocabulary, minimum=256 + len(special_tokens), maximum=MOST_TOKENS)
+    expect("vocabulary", vocabulary, minimum=256 + len(special_tokens), maximum=MAX_TOKENS)
     return vocabulary - 256 - len(special_tokens)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tinygrad_chat.errors import ConfigError, FormatError
 from tinygrad_chat.schema import parse_json
-from tinygrad_chat.text.tokenizers.bpe import MOST_MERGES, MOST_TOKENS, BPETokenizer
+from tinygrad_chat.text.tokenizers.bpe import MAX_MERGES, MAX_TOKENS, BPETokenizer
 from tinygrad_chat.text.tokenizers.bpe_training import HUGGING_FACE
 from tinygrad_chat.text.tokenizers.splitting import PATTERNS
 from tinygrad_chat.text.tokenizers.tokenizer import BOS
@@ -53,8 +53,8 @@ def from_huggingface(content: bytes, *, bos: str | None = None, size: int = 0) -
 
 def from_description(root: Mapping[str, Any], *, bos: str | None = None, size: int = 0) -> BPETokenizer:
     """Make the tokenizer from the parsed contents of such a file; see `from_huggingface`."""
-    if size > MOST_TOKENS:
-        raise ConfigError(f"expected at most {MOST_TOKENS:,} tokens, received {size:,}")
+    if size > MAX_TOKENS:
+        raise ConfigError(f"expected at most {MAX_TOKENS:,} tokens, received {size:,}")
     model = _table(root.get("model"), "model")
     _expect_plain(root, model)
     added = [_table(each, "added_tokens") for each in _list(root.get("added_tokens") or [], "added_tokens")]
@@ -143,8 +143,8 @@ def _expect_plain(root: Mapping[str, Any], model: Mapping[str, Any]) -> None:
 
 def _merges(merges: Any, numbers: Mapping[str, int]) -> list[tuple[int, int]]:
     pairs = [each.split(" ") if isinstance(each, str) else each for each in _list(merges, "model: merges")]
-    if len(pairs) > MOST_MERGES:
-        raise ConfigError(f"model: merges: expected at most {MOST_MERGES}, received {len(pairs)}")
+    if len(pairs) > MAX_MERGES:
+        raise ConfigError(f"model: merges: expected at most {MAX_MERGES}, received {len(pairs)}")
     try:
         return [(numbers[left], numbers[right]) for left, right in pairs]
     except (KeyError, ValueError, TypeError) as error:
@@ -255,6 +255,6 @@ def _text(table: Mapping[str, Any], key: str) -> str:
 
 
 def _number(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < MOST_TOKENS:
-        raise ConfigError(f"expected a token id below {MOST_TOKENS}, received {value!r:.40}")
+    if type(value) is not int or not 0 <= value < MAX_TOKENS:
+        raise ConfigError(f"expected a token id below {MAX_TOKENS}, received {value!r:.40}")
     return value

@@ -11,7 +11,7 @@ import binascii
 from collections.abc import Sequence
 
 from tinygrad_chat.errors import ConfigError
-from tinygrad_chat.text.tokenizers.bpe import CHAT_TOKENS, MOST_TOKENS, BPETokenizer
+from tinygrad_chat.text.tokenizers.bpe import CHAT_TOKENS, MAX_TOKENS, BPETokenizer
 from tinygrad_chat.text.tokenizers.merging import Merges
 
 
@@ -22,8 +22,8 @@ def from_tiktoken(
 
     Raises ConfigError for any other file.
     """
-    if content.count(b"\n") >= MOST_TOKENS:
-        raise ConfigError(f"expected at most {MOST_TOKENS} ranks")
+    if content.count(b"\n") >= MAX_TOKENS:
+        raise ConfigError(f"expected at most {MAX_TOKENS} ranks")
     tokens: list[bytes] = []
     for number, line in enumerate(content.splitlines()):
         try:

@@ -13,7 +13,7 @@ from tinygrad_chat.training.events import Event, RolledBack
 from tinygrad_chat.training.run import Run
 from tinygrad_chat.training.saving import write_checkpoint
 
-MOST_ROLLBACKS = 3  # without getting past the step that failed
+MAX_ROLLBACKS = 3  # without getting past the step that failed
 
 
 def with_rollbacks(run: Run, events: Callable[[], Iterator[Event]]) -> Iterator[Event]:
@@ -24,7 +24,7 @@ def with_rollbacks(run: Run, events: Callable[[], Iterator[Event]]) -> Iterator[
             return
         except DivergedError as error:
             rollbacks, rolled_back = run.progress.rollbacks, None
-            if run.config.guards.on_nan == "rollback" and len(rollbacks) < MOST_ROLLBACKS:
+            if run.config.guards.on_nan == "rollback" and len(rollbacks) < MAX_ROLLBACKS:
                 # This step's own checkpoint is the last good one, unless a rollback to it has already failed.
                 tried = any(rollback.step == run.progress.step for rollback in rollbacks)
                 before = run.progress.step if tried else run.progress.step + 1
