@@ -461,6 +461,13 @@ def test_no_room_while_a_step_is_captured_is_a_line_and_the_run_goes_on(start: S
     assert shown.getvalue().splitlines().count(line) == 1
 
 
+@pytest.mark.usefixtures("on_device")
+def test_a_run_by_reference_ops_stays_eager_without_a_word(start: Start):
+    run = start("run", steps=5, backend="cupy", kernels="reference")
+    finish(run)
+    assert (run.train_step.captured, run.train_step.why_eager) == (False, None)
+
+
 def test_on_the_host_the_option_does_nothing(start: Start):
     for graph in (False, True):
         run = start(f"{graph}", graph=graph)

@@ -152,9 +152,14 @@ def build_train_step(
         clip=config.optimizer.clip or None,
         grad_accumulation=config.compute.grad_accumulation,
         data_parallel=data_parallel,
-        graphs=config.compute.graph and isinstance(model, GPT),  # what a custom model does on the host is unknown
+        graphs=config.compute.graph and _can_be_captured(model),
         products=ProductChoices() if config.compute.autotune and on_device else None,
     )
+
+
+def _can_be_captured(model: LanguageModel) -> bool:
+    """What a custom model does on the host is unknown, and products of CuPy's own cannot be captured."""
+    return isinstance(model, GPT) and model.compute.kernels != "reference"
 
 
 def build_optimizer(
