@@ -48,16 +48,17 @@ def standing_in(*, capturing: bool = False, compute_capability: str = "80") -> I
 
     If `capturing`, the device captures graphs. With a compute capability of 9.0, "90", it has wgmma.
     """
-    loaders = cublas.load_library, cublas_lt.load_library
+    loaders, state = (cublas.load_library, cublas_lt.load_library), (DEVICE.captures, DEVICE.compute_capability)
+    nested = DeviceArray in registry._backend_of_type
     registry._backend_of_type[DeviceArray] = DEVICE
     cublas.load_library = cublas_lt.load_library = lambda xp: _Cublas(products_library())
     DEVICE.captures, DEVICE.compute_capability = capturing, compute_capability
     try:
         yield
-    finally:
-        DEVICE.captures, DEVICE.compute_capability = False, "80"
-        del registry._backend_of_type[DeviceArray]
-        cublas.load_library, cublas_lt.load_library = loaders
+    finally:  # one that stood in before goes on
+        (cublas.load_library, cublas_lt.load_library), (DEVICE.captures, DEVICE.compute_capability) = loaders, state
+        if not nested:
+            del registry._backend_of_type[DeviceArray]
 
 
 @functools.cache

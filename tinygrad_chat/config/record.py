@@ -65,9 +65,10 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.compute.mode == "scalar" and self.model.dropout:
             raise ConfigError(f"--dropout: expected 0 in scalar mode, received {self.model.dropout}")
-        rows, parts = self.data.batch_size, self.compute.grad_accumulation
-        if rows % parts:
-            raise ConfigError(f"--grad-accumulation: expected a divisor of --batch-size {rows}, received {parts}")
+        rows, micro_batches = self.data.batch_size, self.compute.grad_accumulation
+        if rows % micro_batches:
+            expected = f"a divisor of --batch-size {rows}"
+            raise ConfigError(f"--grad-accumulation: expected {expected}, received {micro_batches}")
         if self.objective.by_reward:
             self._expect_groups()
         if self.schedule.min_lr > self.optimizer.lr:
