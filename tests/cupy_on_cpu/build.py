@@ -62,7 +62,11 @@ class Environment:
 
     def build(self) -> None:
         """Make what is missing or older than its sources. Raises SystemExit with what a command said that failed."""
-        self._once("environment", [CUPY, CYTHON, *HEADERS.values()], self._install)
+        missing = [program for program in ("g++", "nm") if shutil.which(program) is None]
+        if missing or sys.platform != "linux":
+            sys.exit(f"cupy_on_cpu: expected Linux with g++ and nm, found {' and no '.join([sys.platform, *missing])}")
+        versions = [CUPY, CYTHON, *HEADERS.values(), _digest([ROOT / "pyproject.toml"])]
+        self._once("environment", versions, self._install)
         sources = [EMULATION.glob("*.[ch]*"), FOLDER.glob("*.[ch]*"), [FOLDER / "headers" / "entry.h"]]
         scripts = [Path(__file__), FOLDER / "thrust.py"]
         self._once("libraries", [_digest([*chain(*sources), *scripts])], self._build_libraries)
