@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.selection import some_cases
+from tests.selection import asks_for_gpu, some_cases
 from tinygrad_chat.files import CACHE_VARIABLE
 
 PROFILES = ("dev", "ci", "deep")  # each looks harder than the one before
@@ -18,12 +17,8 @@ PROFILES = ("dev", "ci", "deep")  # each looks harder than the one before
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let nobody but `pytest -m gpu` see a GPU: for all other tests, `--backend auto` means the CPU."""
-    if not _wants_gpu(config):
+    if not asks_for_gpu(config.option.markexpr):
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-
-
-def _wants_gpu(config: pytest.Config) -> bool:
-    return re.search(r"(?<!not )\bgpu\b", config.option.markexpr) is not None
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -52,7 +47,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         marker = item.get_closest_marker("profile")
         if marker is not None and PROFILES.index(marker.args[0]) > effort:
             item.add_marker(pytest.mark.skip(reason=f"takes long: --hypothesis-profile {marker.args[0]}"))
-        if item.get_closest_marker("gpu") and not _wants_gpu(config):
+        if item.get_closest_marker("gpu") and not asks_for_gpu(config.option.markexpr):
             item.add_marker(pytest.mark.skip(reason="needs a GPU, which only pytest -m gpu sees"))
     if not effort:
         kept = some_cases(item.nodeid for item in items)

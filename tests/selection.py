@@ -1,7 +1,9 @@
-"""Which of the tests `pytest` alone runs, without a profile that looks harder."""
+"""Which of the tests `pytest` alone runs, without a profile that looks harder, and which expressions for marks ask for
+those on a GPU."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 CASES = 3  # of each test
@@ -23,3 +25,8 @@ def _spread(count: int) -> list[int]:
     if count <= CASES:
         return list(range(count))
     return [i * (count - 1) // (CASES - 1) for i in range(CASES)]
+
+
+def asks_for_gpu(marks: str) -> bool:
+    """Return whether an expression for pytest's option `-m` names the mark `gpu`, and not to leave it out."""
+    return re.search(r"(?<!not )\bgpu\b", marks) is not None

@@ -73,6 +73,14 @@ struct Memory {
 };
 Memory &on_device = *new Memory, &page_locked = *new Memory;
 
+cudaError_t release(Memory& memory, void* address, const char* caller) {
+    LOCK;
+    if (!address) return ended(0);
+    if (const int error = refuse_captures(caller)) return ended(error);
+    finish_all();
+    return ended(memory.release(address));
+}
+
 // Memory that is not page-locked is read before the call returns, and written before it does.
 int copy(void* to, const void* from, size_t size, Stream& stream, bool waits) {
     if (!size) return 0;
@@ -167,24 +175,12 @@ cudaError_t cudaMalloc(void** made, size_t size) {
     if (on_device.used + size > properties().totalGlobalMem) return ended(cudaErrorMemoryAllocation);
     return ended(on_device.allocate(made, size));
 }
-cudaError_t cudaFree(void* address) {
-    LOCK;
-    if (!address) return ended(0);
-    if (const int error = refuse_captures(__func__)) return ended(error);
-    finish_all();
-    return ended(on_device.release(address));
-}
+cudaError_t cudaFree(void* address) { return release(on_device, address, __func__); }
 cudaError_t cudaHostAlloc(void** made, size_t size, unsigned int) {
     LOCK;
     return ended(page_locked.allocate(made, size));
 }
-cudaError_t cudaFreeHost(void* address) {
-    LOCK;
-    if (!address) return ended(0);
-    if (const int error = refuse_captures(__func__)) return ended(error);
-    finish_all();
-    return ended(page_locked.release(address));
-}
+cudaError_t cudaFreeHost(void* address) { return release(page_locked, address, __func__); }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
     LOCK;
     *total = properties().totalGlobalMem;
